@@ -1,0 +1,165 @@
+"""A store without a database: the same moves by the same table, for tests and simulation of all above it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from everythingfaas.status import Event, State, check_move
+
+
+@dataclass(slots=True)
+class MemoryTask:
+    """A task of the `MemoryStore`."""
+
+    task: str
+    function: str
+    payload: bytes = b""
+    owner: str = "1"
+    policy: Policy = DEFAULT_POLICY
+    deadline_s: float | None = None
+    priority: int = 0
+    state: State = State.QUEUED
+    attempt: int = 0
+    starts: int = 0
+    deaths: int = 0
+    failures: int = 0
+    begun: bool = False
+    begun_attempt: int = 0
+    cancel_requested: bool = False
+    result: bytes | None = None
+    history: list[tuple[Event, int]] = field(default_factory=list)
+
+
+class MemoryStore:
+    """A `TaskStore` without a database: the same moves, by the same table."""
+
+    def __init__(self, dispatcher: str = "memory") -> None:
+        self.tasks: dict[str, MemoryTask] = {}
+        self.functions: dict[str, bytes] = {}
+        self.epoch = 0
+        self.generation = 1
+        self._dispatcher = dispatcher
+        self._given: dict[str, None] = {}
+        self._queue: deque[str] = deque()
+
+    def submit(self, task: MemoryTask) -> None:
+        self.tasks[task.task] = task
+        self._queue.append(task.task)
+
+    def cancel(self, task: str) -> None:
+        """As the web does: at once while it is queued, on request when it runs."""
+        row = self.tasks[task]
+        if row.state is State.QUEUED:
+            self._move(row, Event.WITHDRAW)
+        elif row.state is State.RUNNING:
+            row.cancel_requested = True
+
+    def register(self, *, mode: str, slots: int) -> Registration:
+        self.epoch += 1
+        return Registration(self._dispatcher, self.epoch, self.generation, self._held())
+
+    def exchange(self, exchange: Exchange) -> Exchanged:
+        answer = Exchanged()
+        for begin in exchange.begun:
+            self._begin(begin)
+        for ended in exchange.ended:
+            if not self._end(ended, ended.event):
+                answer.stale += 1
+            else:
+                self.tasks[ended.task].result = ended.result
+        for released in exchange.released:
+            self._release(released)
+        answer.functions = {name: self.functions[name] for name in exchange.functions if name in self.functions}
+        for key in exchange.adopt:
+            row = self.tasks.get(key[0])
+            if row is not None and row.state is State.RUNNING and row.attempt == key[1]:
+                answer.adopted.append(self._claimed(row))
+            else:
+                answer.refused.append(key)
+        if exchange.look:
+            answer.cancelled = [
+                (row.task, row.attempt)
+                for row in self.tasks.values()
+                if row.cancel_requested and row.state is State.RUNNING
+            ]
+        if exchange.recall:
+            answer.held = self._held()
+        answer.claimed = self._claim(exchange.claim)
+        return answer
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _held(self) -> list[Claimed]:
+        return [self._claimed(self.tasks[task]) for task in self._given]
+
+    def _claim(self, limit: int) -> list[Claimed]:
+        ready = [self.tasks[task] for task in self._queue if self.tasks[task].state is State.QUEUED]
+        ready.sort(key=lambda row: -row.priority)
+        claimed = []
+        for row in ready[:limit]:
+            self._move(row, Event.CLAIM)
+            row.attempt += 1
+            if row.policy.at_most_once:
+                row.starts += 1
+            self._given[row.task] = None
+            claimed.append(self._claimed(row))
+        self._queue = deque(task for task in self._queue if self.tasks[task].state is State.QUEUED)
+        return claimed
+
+    def _claimed(self, row: MemoryTask) -> Claimed:
+        return Claimed(
+            row.task,
+            row.attempt,
+            row.owner,
+            row.function,
+            row.payload,
+            row.policy,
+            row.deadline_s,
+            row.starts,
+            row.deaths,
+            row.failures,
+            begun=row.begun_attempt == row.attempt,
+        )
+
+    def _begin(self, begin: Begin) -> None:
+        row = self.tasks[begin.task]
+        if row.state is State.RUNNING and row.attempt == begin.attempt and row.begun_attempt != row.attempt:
+            self._count_begin(row)
+
+    def _count_begin(self, row: MemoryTask) -> None:
+        row.begun, row.begun_attempt = True, row.attempt
+        if not row.policy.at_most_once:
+            row.starts += 1
+
+    def _end(self, ended: Ended, event: Event) -> bool:
+        row = self.tasks[ended.task]
+        if row.state is not State.RUNNING or row.attempt != ended.attempt:
+            return False
+        if ended.begun and row.begun_attempt != row.attempt:
+            self._count_begin(row)
+        row.deaths += ended.died
+        row.failures += ended.raised
+        self._move(row, event)
+        self._given.pop(row.task, None)
+        return True
+
+    def _release(self, released: Released) -> None:
+        row = self.tasks[released.task]
+        if released.ended is not None:
+            if self._end(released.ended, Event.REQUEUE):
+                self._queue.append(row.task)
+            return
+        if row.state is not State.RUNNING or row.attempt != released.attempt:
+            return
+        if row.policy.at_most_once:
+            row.starts -= 1
+        self._move(row, Event.REQUEUE)
+        self._given.pop(row.task, None)
+        self._queue.append(row.task)
+
+    def _move(self, row: MemoryTask, event: Event) -> None:
+        row.state = check_move(row.state, event)
+        row.history.append((event, row.attempt))

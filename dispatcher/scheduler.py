@@ -1,0 +1,612 @@
+"""Who runs what: the dispatcher's core, without I/O.
+
+Messages of workers, answers of the store and the time go in; messages for workers and the next `Exchange`
+with the store come out. Sockets, clock and database are the shell's (`dispatcher.loop`). One scheduler
+serves all three modes: local is a worker in the same process, and pull is push whose credit is asked for.
+
+Three rules keep it right whatever is lost on the way:
+
+- an attempt is forgotten only when its end is committed, and acknowledged only then;
+- what a worker was sent and does not list in a later heartbeat was never begun there, and goes back;
+- what a returning worker holds and we do not know is looked up in the store, where the number of the attempt
+  decides: it becomes ours, or it is killed. A result that is nobody's any more is acknowledged and counted,
+  or the worker would send it for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dispatcher.policies import choose, failed, prefetch, verdict
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration
+from everythingfaas.status import Outcome
+from everythingfaas.wire.messages import (
+    PROTOCOL,
+    Attempt,
+    Begun,
+    Blob,
+    Bye,
+    Drain,
+    FromDispatcher,
+    FromWorker,
+    Function,
+    Heartbeat,
+    Hello,
+    Job,
+    Kill,
+    NeedFunction,
+    Refuse,
+    Report,
+    Result,
+    ResultAck,
+    Returned,
+    Run,
+    Welcome,
+)
+
+HEARTBEAT_S = 1.0
+#: A worker that has said nothing for so long is lost.
+LOST_AFTER_S = 5.0
+#: How long a worker may run on without a dispatcher, and a starting dispatcher waits for one to come back.
+ORPHAN_S = 300.0
+#: Without a ring, the store is looked at this often.
+LOOK_S = 1.0
+#: The dispatcher's lease is renewed this often (it lasts for `dispatcher.django_store.LEASE_S`).
+RENEW_S = 3.0
+#: A longer gap between two turns means that this process did not run: all timers start again.
+GAP_S = 2.0
+#: Functions of which the dispatcher keeps the bytes for workers that have not got them yet.
+KEEP_BYTES = 64 * 1024 * 1024
+#: Weight of the newest run in the running mean of how long tasks run.
+RUN_WEIGHT = 0.1
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message for a worker."""
+
+    peer: bytes
+    message: FromDispatcher
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """An attempt of ours, from its claim to the commit of its end."""
+
+    task: Claimed
+    worker: Worker | None = None
+    sent_in: int = 0  #: number of the `Run` it travelled in
+    begun: bool = False
+    begin_recorded: bool = False
+    cancelled: bool = False
+    ending: bool = False  #: its end is on the way to the store
+
+    @property
+    def key(self) -> Key:
+        return self.task.task, self.task.attempt
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A registered worker."""
+
+    peer: bytes
+    hello: Hello
+    heard_at: float
+    beat_at: float
+    run_s: float = 0.05
+    draining: bool = False
+    assigned: dict[Key, Assignment] = field(default_factory=dict)
+    functions: set[str] = field(default_factory=set)
+    last_run: int = 0
+    load: int = 0  #: assigned attempts that have not ended
+
+    @property
+    def slots(self) -> int:
+        return self.hello.slots
+
+    @property
+    def room(self) -> int:
+        return 0 if self.draining else self.slots + prefetch(self.slots, self.run_s) - self.load
+
+    @property
+    def free(self) -> int:
+        return 0 if self.draining else max(0, self.slots - self.load)
+
+    def take(self, assignment: Assignment) -> None:
+        assignment.worker = self
+        self.assigned[assignment.key] = assignment
+        self.load += not assignment.ending
+
+
+class Scheduler:
+    """The state of one dispatcher.
+
+    `receive`, `exchanged`, `ring` and `expire` take something in and return what to send; `exchange` gives
+    the next turn with the store whenever the shell has none under way.
+    """
+
+    def __init__(
+        self,
+        registration: Registration,
+        *,
+        now: float,
+        task_deadline_s: float | None = None,
+        grace_s: float = LOST_AFTER_S,
+        max_result_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._me = registration
+        self._task_deadline_s = task_deadline_s
+        self._max_result_bytes = max_result_bytes
+        self._workers: dict[bytes, Worker] = {}
+        self._assignments: dict[Key, Assignment] = {}
+        self._functions: dict[str, bytes] = {}
+        self._function_bytes = 0
+        self._wanting: dict[str, list[Worker]] = {}
+        self._early: list[tuple[bytes, Report]] = []  # of attempts that are being adopted
+        self._adopting: dict[Key, bytes] = {}
+        self._acks: dict[Key, bytes] = {}
+        self._next = Exchange()
+        self._under_way: Exchange | None = None
+        self._work = True  # there may be something to claim
+        self._prefetching = True
+        self._run_number = registration.epoch << 32
+        self._look_at = now
+        self._renew_at = now + RENEW_S
+        self._turn_at = now
+        self._stopping = False
+        self._orphans: dict[Key, Assignment] = {}
+        self._grace_until = now + grace_s
+        self._heads = registration.slots
+        self.stale = 0  #: results that came too late
+        self.lease_lost = False  #: another process has taken this dispatcher's row: stop
+        for claimed in registration.held:
+            assignment = self._assignment(claimed)
+            self._assignments[assignment.key] = assignment
+            self._orphans[assignment.key] = assignment
+
+    # --- what the shell asks
+
+    @property
+    def workers(self) -> list[Worker]:
+        return list(self._workers.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is given out, and nothing waits to be written."""
+        waiting = self._next.ended or self._next.released or self._next.begun
+        return not self._assignments and not waiting and self._under_way is None
+
+    def next_deadline(self) -> float:
+        """When `expire` has something to do, if nothing else happens before."""
+        due = [self._look_at, self._renew_at, self._turn_at + LOOK_S]
+        if self._orphans:
+            due.append(self._grace_until)
+        for worker in self._workers.values():
+            due += [worker.beat_at, worker.heard_at + LOST_AFTER_S]
+        return min(due)
+
+    def exchange(self) -> Exchange | None:
+        """The next turn with the store, or None when there is nothing to do or one is under way."""
+        if self._under_way is not None:
+            return None
+        if self._work and not self._stopping:
+            self._next.claim = self._appetite()
+        if not self._next:
+            return None
+        self._under_way, self._next = self._next, Exchange()
+        if self._under_way.claim:
+            self._work = False  # until a ring, a full claim or the next look says otherwise
+        return self._under_way
+
+    def _appetite(self) -> int:
+        if self._prefetching:
+            return sum(max(0, worker.room) for worker in self._workers.values())
+        return sum(worker.free for worker in self._workers.values())
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The workers, for people."""
+        return [
+            {
+                "worker": worker.hello.worker,
+                "name": worker.hello.name,
+                "host": worker.hello.host,
+                "pid": worker.hello.pid,
+                "python": ".".join(map(str, worker.hello.python)),
+                "slots": worker.slots,
+                "running": [a.task.task for a in worker.assigned.values() if a.begun and not a.ending],
+                "held": worker.load,
+                "draining": worker.draining,
+            }
+            for worker in self._workers.values()
+        ]
+
+    # --- from workers
+
+    def receive(self, peer: bytes, message: FromWorker, *, now: float) -> list[Send]:
+        """Takes a message of `peer`. One that has not introduced itself is told to."""
+        if isinstance(message, Hello):
+            return self._hello(peer, message, now)
+        worker = self._workers.get(peer)
+        if worker is None:
+            return [] if isinstance(message, Bye) else [Send(peer, Refuse("unknown worker", again=True))]
+        worker.heard_at = now
+        match message:
+            case Begun():
+                for start in message.starts:
+                    self._begun(worker, (start.task, start.attempt), start.ago_s)
+            case Result():
+                return self._reports(worker, message.reports)
+            case Returned():
+                for attempt in message.attempts:
+                    self._unbegun(worker, (attempt.task, attempt.attempt))
+            case NeedFunction():
+                return self._needs(worker, message.functions)
+            case Heartbeat():
+                self._compare(worker, message)
+            case Drain():
+                worker.draining = True
+            case Bye():
+                self._lose(worker)
+        return []
+
+    def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Send]:
+        if hello.protocol != PROTOCOL:
+            return [Send(peer, Refuse(f"this dispatcher speaks protocol {PROTOCOL}, you speak {hello.protocol}"))]
+        if hello.slots < 1:
+            return [Send(peer, Refuse("a worker needs at least one slot"))]
+        known = self._workers.get(peer)
+        if known is not None and hello.number <= known.hello.number:
+            return []  # late or doubled: what it says is no longer so
+        worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
+        held = {(attempt.task, attempt.attempt) for attempt in hello.held}
+        if hello.generation not in (0, self._me.generation):
+            held = set()  # of a database that is no more: the Welcome makes the worker drop it all
+        if known is not None:
+            worker.last_run = known.last_run
+            for key, assignment in list(known.assigned.items()):
+                if key not in held:
+                    self._unbegun(known, key)
+                worker.take(assignment)
+        for key in held:
+            orphan = self._orphans.pop(key, None)
+            if orphan is not None:
+                worker.take(orphan)
+            elif key not in self._assignments and key not in self._adopting:
+                self._adopting[key] = peer
+                self._next.adopt.append(key)
+        self._workers[peer] = worker
+        self._work = True
+        self._run_number += 1
+        return [
+            Send(
+                peer,
+                Welcome(
+                    self._me.dispatcher,
+                    self._me.epoch,
+                    self._me.generation,
+                    hello.number,
+                    self._run_number,
+                    HEARTBEAT_S,
+                    LOST_AFTER_S,
+                    ORPHAN_S,
+                    self._max_result_bytes,
+                ),
+            )
+        ]
+
+    def _begun(self, worker: Worker, key: Key, ago_s: float) -> None:
+        assignment = worker.assigned.get(key)
+        if assignment is None or assignment.begun:
+            return
+        assignment.begun = True
+        self._next.begun.append(Begin(key[0], key[1], ago_s))
+        assignment.begin_recorded = True
+
+    def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
+        late = []
+        for report in reports:
+            key = (report.task, report.attempt)
+            assignment = self._assignments.get(key)
+            if assignment is not None:
+                self._report(worker, assignment, report)
+            elif key in self._adopting:
+                self._early.append((worker.peer, report))
+            else:
+                late.append(Attempt(*key))
+        self.stale += len(late)
+        return [Send(worker.peer, ResultAck(tuple(late)))] if late else []
+
+    def _report(self, worker: Worker, assignment: Assignment, report: Report) -> None:
+        self._acks[assignment.key] = worker.peer
+        if assignment.ending:
+            return  # said before; the acknowledgement follows the commit
+        if report.begun:
+            worker.run_s += RUN_WEIGHT * (report.elapsed_s - worker.run_s)
+        self._end(assignment, report, worker.hello.name)
+
+    def _end(self, assignment: Assignment, report: Report, worker: str) -> None:
+        self._close(assignment)
+        decision = verdict(
+            assignment.task,
+            report,
+            worker=worker,
+            cancelled=assignment.cancelled,
+            begin_recorded=assignment.begin_recorded,
+        )
+        if isinstance(decision, Ended):
+            self._next.ended.append(decision)
+        else:
+            self._next.released.append(decision)
+
+    def _close(self, assignment: Assignment) -> None:
+        assignment.ending = True
+        if assignment.worker is not None:
+            assignment.worker.load -= 1
+
+    def _unbegun(self, worker: Worker, key: Key) -> None:
+        assignment = worker.assigned.get(key)
+        if assignment is not None and not assignment.ending:
+            self._lost(assignment, begun=assignment.begun)
+
+    def _lost(self, assignment: Assignment, *, begun: bool) -> None:
+        worker = assignment.worker.hello.name if assignment.worker else ""
+        self._end(assignment, _lost_report(assignment.key, begun=begun), worker)
+
+    def _compare(self, worker: Worker, heartbeat: Heartbeat) -> None:
+        held = {(attempt.task, attempt.attempt) for attempt in heartbeat.held}
+        for key, assignment in list(worker.assigned.items()):
+            if key not in held and assignment.sent_in <= heartbeat.seen:
+                self._unbegun(worker, key)
+
+    def _lose(self, worker: Worker) -> None:
+        """`worker` is gone: what was at the head of its slots counts as begun, the rest as never sent."""
+        del self._workers[worker.peer]
+        heads = worker.slots
+        for assignment in list(worker.assigned.values()):
+            if assignment.ending:
+                continue
+            at_head = assignment.begun or heads > 0 or assignment.task.policy.at_most_once
+            heads -= at_head
+            self._lost(assignment, begun=at_head)
+        self._work = True
+
+    # --- functions
+
+    def _needs(self, worker: Worker, functions: Iterable[str]) -> list[Send]:
+        sends = []
+        for name in functions:
+            worker.functions.discard(name)
+            blob = self._functions.get(name)
+            if blob is None:
+                self._want(worker, name)
+            else:
+                worker.functions.add(name)
+                sends.append(Send(worker.peer, Function(name, Blob(blob))))
+        return sends
+
+    def _want(self, worker: Worker, name: str) -> None:
+        wanting = self._wanting.setdefault(name, [])
+        if worker not in wanting:
+            wanting.append(worker)
+            self._next.functions.add(name)
+
+    def _fetched(self, asked: Iterable[str], found: dict[str, bytes]) -> list[Send]:
+        """Passes on functions that workers have waited for; a task whose function is nowhere fails."""
+        sends: list[Send] = []
+        for name in asked:
+            workers = [worker for worker in self._wanting.pop(name, ()) if worker.peer in self._workers]
+            blob = found.get(name)
+            if blob is not None:
+                self._keep(name, blob)
+            for worker in workers:
+                if blob is None:
+                    sends += self._hopeless(worker, name)
+                elif name not in worker.functions:
+                    worker.functions.add(name)
+                    sends.append(Send(worker.peer, Function(name, Blob(blob))))
+        return sends
+
+    def _hopeless(self, worker: Worker, name: str) -> list[Send]:
+        message = f"the function's bytes (sha256 {name}) are not in the store"
+        doomed = [a for a in worker.assigned.values() if a.task.function == name and not a.ending]
+        for assignment in doomed:
+            self._close(assignment)
+            self._next.ended.append(failed(assignment.task, message))
+        return [Send(worker.peer, Kill(tuple(Attempt(*a.key) for a in doomed), int(Outcome.LOST)))]
+
+    def _keep(self, name: str, blob: bytes) -> None:
+        if name in self._functions:
+            return
+        self._functions[name] = blob
+        self._function_bytes += len(blob)
+        while self._function_bytes > KEEP_BYTES and len(self._functions) > 1:
+            oldest = next(iter(self._functions))
+            self._function_bytes -= len(self._functions.pop(oldest))
+
+    # --- from the store
+
+    def exchanged(self, answer: Exchanged, *, now: float) -> list[Send]:
+        """Takes the store's answer to the exchange under way, which is committed now."""
+        done = self._under_way
+        assert done is not None, "an answer without a question"
+        self._under_way = None
+        self.stale += answer.stale
+        self.lease_lost = self.lease_lost or answer.lease_lost
+        if done.claim and (answer.more or len(answer.claimed) >= done.claim):
+            self._work = True
+        elif done.claim:
+            self._prefetching = True
+        sends = self._settle(done)
+        sends += self._fetched(done.functions, answer.functions)
+        if answer.held is not None:
+            self._recalled(answer.held, answer.claimed)
+        sends += self._adopted(answer)
+        for key in answer.cancelled:
+            sends += self.cancel(key)
+        assignments = [self._assignment(claimed) for claimed in answer.claimed]
+        for assignment in assignments:
+            self._assignments[assignment.key] = assignment
+        return sends + self._assign(assignments)
+
+    def recall(self) -> None:
+        """An exchange was tried again although an earlier try may have been committed: look what we hold."""
+        self._next.recall = True
+
+    def _settle(self, done: Exchange) -> list[Send]:
+        """Forgets what is committed, and acknowledges it."""
+        over = [(ended.task, ended.attempt) for ended in done.ended]
+        over += [(released.task, released.attempt) for released in done.released]
+        for key in over:
+            assignment = self._assignments.pop(key, None)
+            if assignment is not None and assignment.worker is not None:
+                assignment.worker.assigned.pop(key, None)
+        acks: dict[bytes, list[Attempt]] = {}
+        pending = {(e.task, e.attempt) for e in self._next.ended} | {(r.task, r.attempt) for r in self._next.released}
+        for key in [key for key in self._acks if key not in pending]:
+            acks.setdefault(self._acks.pop(key), []).append(Attempt(*key))
+        if done.released:
+            self._work = True
+        return [Send(peer, ResultAck(tuple(keys))) for peer, keys in acks.items() if peer in self._workers]
+
+    def _recalled(self, held: list[Claimed], claimed: list[Claimed]) -> None:
+        """Gives back what a lost answer had claimed for us, and nobody has heard of."""
+        fresh = {(item.task, item.attempt) for item in claimed}
+        for item in held:
+            key = (item.task, item.attempt)
+            if key not in self._assignments and key not in fresh and key not in self._adopting:
+                assignment = self._assignment(item)
+                self._assignments[key] = assignment
+                self._lost(assignment, begun=False)
+
+    def _adopted(self, answer: Exchanged) -> list[Send]:
+        sends = []
+        for claimed in answer.adopted:
+            assignment = self._assignment(claimed)
+            worker = self._workers.get(self._adopting.pop(assignment.key, b""))
+            self._assignments[assignment.key] = assignment
+            if worker is None:
+                self._lost(assignment, begun=True)
+                continue
+            worker.take(assignment)
+        for key in answer.refused:
+            peer = self._adopting.pop(key, None)
+            if peer in self._workers:
+                sends.append(Send(peer, Kill((Attempt(*key),), int(Outcome.LOST))))
+        early, self._early = self._early, []
+        for peer, report in early:
+            worker = self._workers.get(peer)
+            if worker is not None:
+                sends += self._reports(worker, (report,))
+        return sends
+
+    def _assign(self, assignments: list[Assignment]) -> list[Send]:
+        """Gives what was claimed to workers: one `Run` for each, functions that it lacks before it."""
+        jobs: dict[bytes, list[Assignment]] = {}
+        for assignment in assignments:
+            worker = choose(self._workers.values())
+            once = assignment.task.policy.at_most_once
+            if worker is None or self._stopping or (once and worker.free == 0):
+                # Nobody is left to run it, or it must not wait behind another one. A claim that looks ahead
+                # would bring the latter again, so there is none until the queue is short.
+                self._prefetching = self._prefetching and not once
+                self._lost(assignment, begun=False)
+                continue
+            worker.take(assignment)
+            jobs.setdefault(worker.peer, []).append(assignment)
+        sends: list[Send] = []
+        for peer, batch in jobs.items():
+            sends += self._run(self._workers[peer], batch)
+        return sends
+
+    def _run(self, worker: Worker, batch: list[Assignment]) -> list[Send]:
+        sends: list[Send] = []
+        self._run_number += 1
+        worker.last_run = self._run_number
+        for assignment in batch:
+            assignment.sent_in = self._run_number
+            name = assignment.task.function
+            if name not in worker.functions:
+                sends += self._needs(worker, (name,))
+        jobs = tuple(self._job(assignment.task) for assignment in batch)
+        return [*sends, Send(worker.peer, Run(self._run_number, jobs))]
+
+    def _assignment(self, task: Claimed) -> Assignment:
+        if task.deadline_s is None and self._task_deadline_s is not None:
+            task = replace(task, deadline_s=self._task_deadline_s)
+        return Assignment(task, begun=task.begun, begin_recorded=task.begun)
+
+    def _job(self, task: Claimed) -> Job:
+        return Job(
+            task.task,
+            task.attempt,
+            task.function,
+            Blob(task.payload),
+            task.owner,
+            task.deadline_s,
+            fresh=task.deaths > 0,
+        )
+
+    # --- time, bell, the end
+
+    def ring(self) -> None:
+        """There is new work."""
+        self._work = True
+
+    def cancel(self, key: Key) -> list[Send]:
+        """Somebody wants this running attempt ended."""
+        assignment = self._assignments.get(key)
+        if assignment is None or assignment.cancelled:
+            return []
+        assignment.cancelled = True
+        if assignment.worker is None or assignment.ending:
+            return []
+        return [Send(assignment.worker.peer, Kill((Attempt(*key),), int(Outcome.CANCELLED)))]
+
+    def expire(self, *, now: float) -> list[Send]:
+        """Does what is due: heartbeats, lost workers, the lease, a look at the store."""
+        if now - self._turn_at > GAP_S:
+            for worker in self._workers.values():
+                worker.heard_at = now
+            self._grace_until = max(self._grace_until, now + 1.0)
+        self._turn_at = now
+        sends: list[Send] = []
+        for worker in list(self._workers.values()):
+            if now >= worker.heard_at + LOST_AFTER_S:
+                self._lose(worker)
+            elif now >= worker.beat_at:
+                worker.beat_at = now + HEARTBEAT_S
+                sends.append(Send(worker.peer, Heartbeat(seen=worker.last_run)))
+        if self._orphans and now >= self._grace_until:
+            self._abandon_orphans()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._next.look = True
+            self._work = True
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_S
+            self._next.renew = True
+            self._next.snapshot = self.snapshot()
+        return sends
+
+    def _abandon_orphans(self) -> None:
+        """No worker has come back with these: the first ones were in a slot, the others never left us."""
+        heads = self._heads
+        for assignment in self._orphans.values():
+            at_head = assignment.begun or heads > 0 or assignment.task.policy.at_most_once
+            heads -= at_head
+            if not assignment.ending:
+                self._lost(assignment, begun=at_head)
+        self._orphans.clear()
+
+    def stop(self) -> None:
+        """Claims nothing more; what is given out goes on."""
+        self._stopping = True
+
+
+def _lost_report(key: Key, *, begun: bool) -> Report:
+    return Report(key[0], key[1], int(Outcome.LOST), Blob(b""), begun, 0.0, 0.0, -1)

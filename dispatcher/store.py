@@ -1,0 +1,169 @@
+"""What the dispatcher asks of its store, as plain data.
+
+All that gathered since the last turn is one `Exchange`: ended, released and begun attempts are written and
+new ones claimed in one transaction. That is the group commit of the dispatcher's side: under load an
+exchange carries many, idle it carries one.
+
+Two stores answer: `dispatcher.django_store` and, for tests and simulation, `dispatcher.memory`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from everythingfaas.status import Event, Outcome
+from everythingfaas.wire.messages import Error
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be done about a task whose attempt did not complete."""
+
+    at_most_once: bool = False  #: `on_worker_lost="fail"`: begun once at the most, whatever happens
+    max_attempts: int = 3  #: limits `starts`
+    retries: int = 0  #: how often a function that raised is tried again
+    backoff_s: float = 1.0  #: before the first such retry, doubled each time
+
+
+DEFAULT_POLICY = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An attempt that is given out to this dispatcher: committed, with its number already counted."""
+
+    task: str
+    attempt: int
+    owner: str
+    function: str  #: sha256 of the function's bytes, hex
+    payload: bytes
+    policy: Policy = DEFAULT_POLICY
+    deadline_s: float | None = None
+    starts: int = 0
+    deaths: int = 0
+    failures: int = 0
+    begun: bool = False  #: this attempt's begin is recorded
+    waited_s: float = 0.0  #: from submit to claim
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt after which the task is over."""
+
+    task: str
+    attempt: int
+    event: Event  #: COMPLETE, FAIL or CANCEL
+    outcome: Outcome
+    result: bytes
+    begun: bool  #: a slot had begun it
+    begin_recorded: bool  #: and `Begin` was written before
+    elapsed_s: float
+    ago_s: float
+    died: bool = False  #: counts as a death
+    raised: bool = False  #: counts as a failure
+    summary: str = ""  #: one line for lists, empty on success
+    worker: str = ""
+    slot: int = -1
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    error: Error | None = None
+    head: bytes = b""
+    tail: bytes = b""
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An attempt after which the task goes back to the queue, at once or later."""
+
+    ended: Ended | None  #: what is kept of the attempt; None: given back unbegun, as if never given out
+    task: str
+    attempt: int
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    task: str
+    attempt: int
+    ago_s: float
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One turn with the store."""
+
+    ended: list[Ended] = field(default_factory=list)
+    released: list[Released] = field(default_factory=list)
+    begun: list[Begin] = field(default_factory=list)
+    claim: int = 0  #: how many attempts may be given out
+    functions: set[str] = field(default_factory=set)  #: bytes wanted of these
+    adopt: list[tuple[str, int]] = field(default_factory=list)  #: attempts that a returning worker holds
+    look: bool = False  #: once a second: due and expired tasks, cancellations
+    renew: bool = False  #: this dispatcher's lease
+    snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people
+    recall: bool = False  #: after a failed exchange: list everything held, to find what was lost with it
+
+    @property
+    def writes_nothing(self) -> bool:
+        """It only asks: whether there is something to claim, or due."""
+        return not (
+            self.ended or self.released or self.begun or self.functions or self.adopt or self.renew or self.recall
+        )
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.ended
+            or self.released
+            or self.begun
+            or self.claim
+            or self.functions
+            or self.adopt
+            or self.look
+            or self.renew
+            or self.recall
+        )
+
+
+@dataclass(slots=True)
+class Exchanged:
+    """What came of an `Exchange`, after its commit."""
+
+    claimed: list[Claimed] = field(default_factory=list)
+    functions: dict[str, bytes] = field(default_factory=dict)
+    adopted: list[Claimed] = field(default_factory=list)
+    refused: list[tuple[str, int]] = field(default_factory=list)  #: not ours any more: kill
+    cancelled: list[tuple[str, int]] = field(default_factory=list)  #: running, and somebody wants them ended
+    held: list[Claimed] | None = None  #: answer to `recall`
+    stale: int = 0  #: ended attempts that were too late and changed nothing
+    more: bool = False  #: fewer were claimed than asked for, and yet there are more
+    lease_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """This dispatcher's row after the start."""
+
+    dispatcher: str
+    epoch: int
+    generation: int
+    held: list[Claimed]  #: given out by an earlier run of this dispatcher, the oldest claim first
+    slots: int = 0  #: how many slots that run had
+
+
+class TaskStore(Protocol):
+    """Where tasks are. All methods block, and are called from one thread."""
+
+    def register(self, *, mode: str, slots: int) -> Registration:
+        """Makes this dispatcher's row, or takes it over with a new epoch."""
+
+    def exchange(self, exchange: Exchange) -> Exchanged:
+        """Writes and claims, in one transaction.
+
+        Raises:
+            StoreUnavailable: nothing is known to be written; the same exchange may be repeated, as every
+                statement in it compares before it sets.
+        """
+
+    def close(self) -> None: ...

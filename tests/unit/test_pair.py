@@ -1,0 +1,318 @@
+"""Scheduler and worker session as a pair: the rules of delivery, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dispatcher.store import Policy
+from everythingfaas.status import Event, Outcome, State
+from tests.unit.pair import Pair
+
+
+def states(pair: Pair) -> Counter[State]:
+    return Counter(task.state for task in pair.store.tasks.values())
+
+
+def test_a_task_goes_through() -> None:
+    pair = Pair()
+    task = pair.submit()
+    pair.settle(seconds=1)
+    row = pair.store.tasks[task]
+    assert (row.state, row.attempt, row.starts, row.result) == (State.COMPLETED, 1, 1, b"t0/1")
+    assert [event for event, _ in row.history] == [Event.CLAIM, Event.COMPLETE]
+
+
+def test_no_more_is_given_out_than_slots_when_tasks_are_long() -> None:
+    pair = Pair(slots=2)
+    for _ in range(5):
+        pair.submit()
+    pair.settle(seconds=1, finish=False)
+    assert states(pair) == {State.RUNNING: 2, State.QUEUED: 3}
+
+
+def test_short_tasks_are_sent_ahead() -> None:
+    pair = Pair(slots=2)
+    for _ in range(200):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(50):
+        pair.submit()
+    pair.settle(seconds=1, finish=False)
+    assert states(pair)[State.RUNNING] > 2
+    assert len(pair.workers[0].jobs) == 2
+
+
+def test_a_lost_worker_costs_what_was_begun_one_start_and_the_rest_nothing() -> None:
+    pair = Pair(slots=1)
+    for _ in range(100):
+        pair.submit()
+    pair.settle(seconds=2)
+    first, second = pair.submit(), pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.kill_worker(0)
+    pair.settle(seconds=6)
+    assert states(pair)[State.QUEUED] == 2
+    pair.start_worker()
+    pair.settle(seconds=2)
+    assert pair.store.tasks[first].starts == 2
+    assert pair.store.tasks[first].deaths == 1
+    assert pair.store.tasks[second].starts == 1
+    assert pair.store.tasks[second].deaths == 0
+    assert states(pair) == {State.COMPLETED: 102}
+
+
+def test_a_task_that_may_start_once_fails_when_its_worker_is_lost() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit(policy=Policy(at_most_once=True))
+    pair.settle(seconds=0.5, finish=False)
+    pair.kill_worker(0)
+    pair.start_worker()
+    pair.settle(seconds=10)
+    row = pair.store.tasks[task]
+    assert (row.state, row.starts, sum(pair.begins.values())) == (State.FAILED, 1, 1)
+    assert "worker lost" in str(pickle.loads(row.result or b""))
+
+
+def test_tasks_that_may_start_once_are_never_sent_ahead() -> None:
+    pair = Pair(slots=2)
+    for _ in range(100):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(10):
+        pair.submit(policy=Policy(at_most_once=True))
+    pair.settle(seconds=0.5, finish=False)
+    assert states(pair)[State.RUNNING] == 2
+    pair.settle(seconds=2)
+    assert states(pair) == {State.COMPLETED: 110}
+
+
+def test_poison_fails_after_three_deaths_whatever_its_policy() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit(policy=Policy(max_attempts=100))
+    for _ in range(5):
+        pair.settle(seconds=0.5, finish=False)
+        pair.step_slot(pair.workers[0], Outcome.DIED)
+    pair.settle(seconds=1)
+    row = pair.store.tasks[task]
+    assert (row.state, row.deaths, sum(pair.begins.values())) == (State.FAILED, 3, 3)
+    assert "exit code 3" in str(pickle.loads(row.result or b""))
+
+
+def test_after_a_death_the_retry_gets_a_new_process() -> None:
+    pair = Pair(slots=1)
+    pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    assert not pair.workers[0].jobs[0].fresh
+    pair.step_slot(pair.workers[0], Outcome.DIED)
+    pair.settle(seconds=0.5, finish=False)
+    assert pair.workers[0].jobs[0].fresh
+
+
+def test_a_deadline_kills_and_is_not_tried_again() -> None:
+    pair = Pair(task_deadline_s=2.0)
+    task = pair.submit()
+    pair.settle(seconds=3, finish=False)
+    row = pair.store.tasks[task]
+    assert (row.state, row.starts) == (State.FAILED, 1)
+    assert "exceeded deadline of 2 s" in str(pickle.loads(row.result or b""))
+    assert not pair.workers[0].jobs
+
+
+def test_a_function_that_raised_is_retried_only_if_asked() -> None:
+    pair = Pair(slots=1)
+    once, thrice = pair.submit(), pair.submit(policy=Policy(retries=2))
+    for _ in range(6):
+        pair.settle(seconds=0.2, finish=False)
+        pair.step_slot(pair.workers[0], Outcome.RAISED)
+    pair.settle(seconds=1)
+    assert [pair.store.tasks[task].failures for task in (once, thrice)] == [1, 3]
+    assert states(pair) == {State.FAILED: 2}
+
+
+def test_a_running_task_is_cancelled_by_killing_it() -> None:
+    pair = Pair()
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.cancel(task)
+    pair.settle(seconds=2, finish=False)
+    assert pair.store.tasks[task].state is State.CANCELLED
+    assert not pair.workers[0].jobs
+
+
+def test_a_completion_that_is_first_wins_over_a_cancel() -> None:
+    pair = Pair()
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.cancel(task)
+    pair.step_slot(pair.workers[0])
+    pair.settle(seconds=2)
+    assert pair.store.tasks[task].state is State.COMPLETED
+
+
+def test_a_result_is_kept_until_its_commit_is_acknowledged() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    worker = pair.workers[0]
+    pair.step_slot(worker)
+    worker.outbox.clear()  # lost on the way
+    pair.settle(seconds=4)
+    assert pair.store.tasks[task].state is State.COMPLETED
+    assert not worker.session._held
+
+
+def test_a_dispatcher_killed_during_a_task_finds_it_again() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.start_dispatcher()
+    pair.settle(seconds=3, finish=False)
+    assert pair.begins == {(task, 1): 1}
+    pair.settle(seconds=2)
+    row = pair.store.tasks[task]
+    assert (row.state, row.attempt, row.starts) == (State.COMPLETED, 1, 1)
+
+
+def test_a_restored_database_kills_what_workers_hold() -> None:
+    pair = Pair(slots=1)
+    pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.generation += 1
+    pair.start_dispatcher()
+    pair.settle(seconds=1, finish=False)
+    assert pair.store.generation == pair.workers[0].session._generation
+    pair.settle(seconds=10)
+    assert states(pair) == {State.COMPLETED: 1}
+
+
+def test_a_worker_of_another_protocol_is_refused_with_a_reason() -> None:
+    pair = Pair(workers=0)
+    worker = pair.start_worker()
+    hello = worker.outbox.pop()
+    pair._send(pair.scheduler.receive(worker.peer, type(hello)(99, *_fields(hello)[1:]), now=pair.now))
+    pair.step_to_worker(worker)
+    assert worker.stopped == "this dispatcher speaks protocol 1, you speak 99"
+
+
+def test_an_unknown_worker_is_told_to_register_again() -> None:
+    pair = Pair(slots=1)
+    pair.settle(seconds=1)
+    pair.start_dispatcher()
+    pair.settle(seconds=2)
+    assert len(pair.scheduler.workers) == 1
+
+
+def test_a_missing_function_fails_its_tasks() -> None:
+    pair = Pair()
+    task = pair.submit(function="nowhere")
+    pair.settle(seconds=2)
+    assert pair.store.tasks[task].state is State.FAILED
+    assert "not in the store" in str(pickle.loads(pair.store.tasks[task].result or b""))
+
+
+def test_a_suspended_laptop_loses_nobody() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.now += 3600.0
+    pair.settle(seconds=5, finish=False)
+    assert pair.begins == {(task, 1): 1}
+    assert len(pair.scheduler.workers) == 1
+
+
+def test_draining_gives_back_what_has_not_begun() -> None:
+    pair = Pair(slots=1)
+    for _ in range(100):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(5):
+        pair.submit()
+    pair.settle(seconds=0.2, finish=False)
+    worker = pair.workers[0]
+    pair._perform(worker, worker.session.drain(now=pair.now))
+    pair.settle(seconds=1)
+    assert worker.stopped == "drained"
+    assert states(pair) == {State.COMPLETED: 101, State.QUEUED: 4}
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from("sssddddwwwwxxxffftttlkKDcCeu"), st.integers(0, 7)), min_size=5, max_size=120
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS)
+def test_whatever_is_lost_every_task_ends_once(steps: list[tuple[str, int]]) -> None:
+    pair = Pair(workers=2, slots=2)
+    policies = [Policy(), Policy(at_most_once=True), Policy(retries=1, backoff_s=0.1), Policy(max_attempts=1)]
+    results: dict[str, bytes] = {}
+    for what, n in steps:
+        _one_step(pair, what, n, policies)
+        _check(pair, results)
+    while len(pair.workers) < 2:
+        pair.start_worker()
+    pair.settle(seconds=400, until_over=True)
+    _check(pair, results)
+    assert all(state.is_terminal for state in states(pair)), states(pair)
+    assert not pair.scheduler._assignments
+    assert not any(worker.session._held for worker in pair.workers)
+
+
+def _one_step(pair: Pair, what: str, n: int, policies: list[Policy]) -> None:
+    worker = pair.workers[n % len(pair.workers)] if pair.workers else None
+    match what:
+        case "s":
+            pair.submit(policy=policies[n % len(policies)])
+        case "x":
+            pair.step_store()
+        case "e":
+            pair.step_store(answer=n % 2 == 0)
+        case "t":
+            pair.step_time((0.0, 0.01, 0.03, 0.5, 1.0, 2.5, 6.0, 30.0)[n])
+        case "D":
+            pair.start_dispatcher()
+        case "c" if pair.store.tasks:
+            pair.store.cancel(sorted(pair.store.tasks)[n % len(pair.store.tasks)])
+        case "u":
+            pair.start_worker()
+        case _ if worker is None:
+            return
+        case "d":
+            pair.step_to_dispatcher(worker, n)
+        case "w":
+            pair.step_to_worker(worker, n)
+        case "f":
+            outcomes = (Outcome.RETURNED, Outcome.RETURNED, Outcome.RAISED, Outcome.DIED)
+            pair.step_slot(worker, outcomes[n % 4])
+        case "l":
+            del worker.inbox[:1], worker.outbox[: n % 2]
+        case "k":
+            pair.step_to_dispatcher(worker, n, keep=True)
+        case "K":
+            pair.step_to_worker(worker, n, keep=True)
+        case "C":
+            pair.workers.remove(worker)
+
+
+def _check(pair: Pair, results: dict[str, bytes]) -> None:
+    assert max(pair.begins.values(), default=0) <= 1, "an attempt was begun twice"
+    starts: Counter[str] = Counter(task for task, _ in pair.begins)
+    for row in pair.store.tasks.values():
+        if row.policy.at_most_once:
+            assert starts[row.task] <= 1, "a task that may start once was begun again"
+        assert row.starts <= row.policy.max_attempts + row.policy.retries
+        assert row.deaths <= 3
+        terminal = [event for event, _ in row.history if event in (Event.COMPLETE, Event.FAIL, Event.CANCEL)]
+        assert len(terminal) <= 1
+        if row.state is State.COMPLETED:
+            assert row.result == f"{row.task}/{row.attempt}".encode(), "the result of another attempt"
+        if row.result is not None:
+            assert results.setdefault(row.task, row.result) == row.result, "a result changed"
+
+
+def _fields(struct: object) -> list[object]:
+    return [getattr(struct, name) for name in struct.__struct_fields__]

@@ -1,0 +1,83 @@
+"""What a pool of slots is told, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from everythingfaas.status import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class SlotJob:
+    """One attempt to run in a slot."""
+
+    task: str
+    attempt: int
+    function: str  #: sha256 of `blob`, hex: a slot keeps a function that it has loaded
+    blob: bytes  #: the function's bytes
+    payload: bytes  #: the arguments' bytes
+    owner: str  #: a process is shared only among tasks of one owner
+    fresh: bool = False  #: needs a process that has run nothing before
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """What was raised, as text."""
+
+    type_name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The first and the last bytes that a run printed, and how many between are left out."""
+
+    head: bytes = b""
+    tail: bytes = b""
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReady:
+    """The slot's process is there and free."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotBegun:
+    """The job has been handed to a live process: from here on the function may have effects."""
+
+    slot: int
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotDone:
+    """The run is over, whatever way. `SlotReady` follows when the slot is free again."""
+
+    slot: int
+    task: str
+    attempt: int
+    outcome: Outcome
+    result: bytes = b""  #: pickle of what the function returned or raised; empty where the system ended it
+    error: ErrorText | None = None
+    elapsed_s: float = 0.0  #: from `SlotBegun`
+    output: Output = Output()
+    exit_code: int | None = None
+    exit_signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """Bytes that a run has just printed."""
+
+    slot: int
+    task: str
+    attempt: int
+    data: bytes
+
+
+PoolEvent = SlotReady | SlotBegun | SlotDone | OutputChunk

@@ -1,0 +1,539 @@
+"""A worker's side of the protocol, without I/O.
+
+Messages, slot events and the time go in, actions come out; sockets, processes and clocks are the shell's
+(`worker.pull`, `worker.push`, and `dispatcher.local` for the dispatcher's own slots). So everything here is
+tested as a pair with `dispatcher.scheduler` over a list, without a socket and without a sleep.
+
+What a worker promises: an attempt is begun at most once; what it holds is listed in each heartbeat; a result
+is kept, and sent again, until the dispatcher has acknowledged that it is committed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from everythingfaas.status import Outcome
+from everythingfaas.wire.messages import (
+    PROTOCOL,
+    Attempt,
+    Begun,
+    Blob,
+    Bye,
+    Drain,
+    Error,
+    FromDispatcher,
+    FromWorker,
+    Function,
+    Heartbeat,
+    Hello,
+    Job,
+    Kill,
+    NeedFunction,
+    Refuse,
+    Report,
+    Result,
+    ResultAck,
+    Returned,
+    Run,
+    Started,
+    Welcome,
+)
+from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+
+#: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
+STARTED_AFTER_S = 0.02
+#: An unacknowledged result is sent again after this long.
+RESEND_S = 2.0
+#: The first wait for a Welcome, doubled up to `HELLO_MAX_S`.
+HELLO_FIRST_S = 0.5
+HELLO_MAX_S = 8.0
+#: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
+#: the other side did meanwhile is unknown, so nobody is declared lost because of it.
+GAP_S = 2.0
+#: How long what runs may go on without a dispatcher, until one has said otherwise.
+ORPHAN_S = 300.0
+#: Functions kept for slots that have not got them yet.
+CACHE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    message: FromWorker
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    slot: int
+    job: SlotJob
+
+
+@dataclass(frozen=True, slots=True)
+class KillSlot:
+    slot: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """The dispatcher is silent: take a new socket, to the next of the addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The session is over."""
+
+    reason: str
+
+
+Action = Send | StartJob | KillSlot | Reconnect | Stop
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is."""
+
+    worker: str
+    name: str
+    host: str
+    pid: int
+    python: tuple[int, int]
+    dill: str
+    slots: int
+
+
+@dataclass(slots=True)
+class _Held:
+    """An attempt from its arrival to the acknowledgement of its result."""
+
+    job: Job
+    slot: int | None = None
+    begun_at: float | None = None
+    begin_told: bool = False
+    killing: Outcome | None = None
+    report: Report | None = None
+    ended_at: float = 0.0
+    sent_at: float | None = None
+
+
+class FunctionCache:
+    """Functions by hash, the least recently used dropped when they are too many bytes."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit = limit
+        self._size = 0
+        self._blobs: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, function: str) -> bytes | None:
+        blob = self._blobs.get(function)
+        if blob is not None:
+            self._blobs.move_to_end(function)
+        return blob
+
+    def put(self, function: str, blob: bytes) -> None:
+        if function in self._blobs:
+            return
+        self._blobs[function] = blob
+        self._size += len(blob)
+        while self._size > self._limit and len(self._blobs) > 1:
+            _, dropped = self._blobs.popitem(last=False)
+            self._size -= len(dropped)
+
+
+class WorkerSession:
+    """Registration, runs, deadlines, heartbeats and the outbox of one worker process.
+
+    Every method that takes something in returns the actions that follow; `flush` is called once after each
+    turn of the shell's loop and returns what was gathered meanwhile (results and begins travel in batches).
+    """
+
+    def __init__(self, identity: Identity, *, now: float) -> None:
+        self._me = identity
+        self._held: dict[Key, _Held] = {}
+        self._queue: deque[Key] = deque()
+        self._idle: list[int] = []
+        self._running: dict[int, Key] = {}
+        self._owners: dict[int, str] = {}
+        self._functions = FunctionCache()
+        self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
+        self._unsent: list[Key] = []
+        self._seen = 0
+        self._hello_number = 0
+        self._generation = 0
+        self._welcome: Welcome | None = None
+        self._heard_at = now
+        self._turn_at = now
+        self._beat_at = now
+        self._hello_at = now
+        self._hello_wait_s = HELLO_FIRST_S
+        self._alone_since = now
+        self._orphan_s = ORPHAN_S
+        self._draining = False
+        self._stopped = False
+
+    # --- what the shell asks
+
+    @property
+    def is_registered(self) -> bool:
+        return self._welcome is not None
+
+    def busy_slots(self) -> list[int]:
+        """Slots in which something runs that nobody has asked to kill."""
+        return [slot for slot, key in self._running.items() if self._held[key].killing is None]
+
+    def next_deadline(self) -> float:
+        """When `expire` has something to do, if nothing else happens before."""
+        due = [self._turn_at + 1.0]
+        if self._welcome is None:
+            due.append(self._hello_at)
+        else:
+            due += [self._beat_at, self._heard_at + self._welcome.lost_after_s]
+        for key in self._running.values():
+            held = self._held[key]
+            if held.begun_at is None or held.killing is not None:
+                continue
+            if not held.begin_told:
+                due.append(held.begun_at + STARTED_AFTER_S)
+            if held.job.deadline_s is not None:
+                due.append(held.begun_at + held.job.deadline_s)
+        return min(due)
+
+    # --- from the dispatcher
+
+    def receive(self, message: FromDispatcher, *, now: float) -> list[Action]:
+        """Takes a message of the dispatcher."""
+        self._heard_at = now
+        match message:
+            case Welcome():
+                return self._welcomed(message, now)
+            case Refuse(again=True):
+                return self._register_again(now)
+            case Refuse():
+                self._stopped = True
+                return [Stop(message.reason)]
+            case Run():
+                return self._runs(message)
+            case Function():
+                self._functions.put(message.function, message.blob.data)
+                for key in self._wanting.pop(message.function, ()):
+                    if key in self._held:
+                        self._queue.append(key)
+                return self._assign()
+            case ResultAck():
+                for attempt in message.attempts:
+                    held = self._held.get((attempt.task, attempt.attempt))
+                    if held is not None and held.report is not None:
+                        del self._held[attempt.task, attempt.attempt]
+                return self._leave_when_empty()
+            case Kill():
+                return self._kill(message, now)
+            case Drain():
+                return self.drain(now=now)
+            case Heartbeat():
+                if self._welcome is not None:
+                    self._seen = max(self._seen, message.seen)
+                return []
+
+    def _register_again(self, now: float) -> list[Action]:
+        if self._welcome is None:
+            return []  # said already
+        self._welcome, self._alone_since = None, now
+        return self._hello(now)
+
+    def _welcomed(self, welcome: Welcome, now: float) -> list[Action]:
+        if self._welcome is not None or welcome.hello != self._hello_number:
+            return []  # answers an earlier Hello: the latest one's answer is on its way
+        actions: list[Action] = []
+        if self._held and self._generation not in (0, welcome.generation):
+            # The database was restored from a backup: our attempts' numbers may be given out again.
+            actions += self._drop_everything()
+        self._welcome = welcome
+        self._orphan_s = welcome.orphan_s
+        self._generation = welcome.generation
+        self._seen = welcome.seen
+        self._hello_wait_s = HELLO_FIRST_S
+        self._beat_at = now + welcome.heartbeat_s
+        # Unstarted runs stay: Hello has listed them, and the dispatcher kills what is no longer ours.
+        self._unsent = [key for key, held in self._held.items() if held.report is not None]
+        return actions + self._ask_again()
+
+    def _ask_again(self) -> list[Action]:
+        """Functions that runs still wait for: the question or its answer may have been lost."""
+        return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
+
+    def _runs(self, run: Run) -> list[Action]:
+        if self._welcome is None or run.number <= self._seen:
+            return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
+        self._seen = run.number
+        if self._draining:
+            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
+        missing: list[str] = []
+        for job in run.jobs:
+            key = (job.task, job.attempt)
+            if key in self._held:
+                continue
+            self._held[key] = _Held(job)
+            if self._functions.get(job.function) is not None:
+                self._queue.append(key)
+                continue
+            if job.function not in self._wanting:
+                missing.append(job.function)
+            self._wanting.setdefault(job.function, []).append(key)
+        actions = self._assign()
+        if missing:
+            actions.append(Send(NeedFunction(tuple(missing))))
+        return actions
+
+    def _kill(self, kill: Kill, now: float) -> list[Action]:
+        actions: list[Action] = []
+        outcome = Outcome(kill.outcome)
+        for attempt in kill.attempts:
+            key = (attempt.task, attempt.attempt)
+            held = self._held.get(key)
+            if held is None or held.report is not None or held.killing is not None:
+                continue
+            if held.slot is not None:
+                held.killing = outcome
+                actions.append(KillSlot(held.slot, outcome))
+            else:
+                self._discard_waiting(key)
+                self._end(key, held, SlotDone(-1, key[0], key[1], outcome), now)
+        return actions
+
+    # --- from the slots
+
+    def slot_event(self, event: PoolEvent, *, now: float) -> list[Action]:
+        """Takes an event of the pool."""
+        match event:
+            case SlotReady():
+                self._running.pop(event.slot, None)
+                if event.slot not in self._idle:
+                    self._idle.append(event.slot)
+                return self._assign()
+            case SlotBegun():
+                held = self._held.get((event.task, event.attempt))
+                if held is not None:
+                    held.begun_at = now
+                return []
+            case SlotDone():
+                self._running.pop(event.slot, None)
+                held = self._held.get((event.task, event.attempt))
+                if held is not None and held.report is None:
+                    self._end((event.task, event.attempt), held, event, now)
+                return []
+            case OutputChunk():
+                return []
+
+    def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
+        error = done.error
+        held.report = Report(
+            task=key[0],
+            attempt=key[1],
+            outcome=int(done.outcome),
+            result=Blob(done.result),
+            begun=held.begun_at is not None,
+            elapsed_s=done.elapsed_s,
+            ago_s=0.0,
+            slot=done.slot,
+            error=None if error is None else Error(error.type_name, error.message, error.traceback),
+            exit_code=done.exit_code,
+            exit_signal=done.exit_signal,
+            head=done.output.head,
+            tail=done.output.tail,
+            dropped=done.output.dropped,
+        )
+        held.ended_at = now
+        held.slot = None
+        self._unsent.append(key)
+
+    def _assign(self) -> list[Action]:
+        actions: list[Action] = []
+        while self._queue and self._idle:
+            key = self._queue.popleft()
+            held = self._held.get(key)
+            if held is None or held.report is not None:
+                continue
+            job = held.job
+            blob = self._functions.get(job.function)
+            if blob is None:  # dropped from the cache while it waited
+                wanting = self._wanting.setdefault(job.function, [])
+                wanting.append(key)
+                if len(wanting) == 1:
+                    actions.append(Send(NeedFunction((job.function,))))
+                continue
+            slot = self._pick(job.owner)
+            held.slot = slot
+            self._running[slot] = key
+            self._owners[slot] = job.owner
+            actions.append(
+                StartJob(
+                    slot, SlotJob(job.task, job.attempt, job.function, blob, job.payload.data, job.owner, job.fresh)
+                )
+            )
+        return actions
+
+    def _pick(self, owner: str) -> int:
+        """An idle slot, best one that has served this owner: another one needs a new process first."""
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._owners.get(self._idle[index], owner) == owner:
+                return self._idle.pop(index)
+        return self._idle.pop()
+
+    # --- time
+
+    def start(self, *, now: float) -> list[Action]:
+        """Says Hello."""
+        return self._hello(now)
+
+    def expire(self, *, now: float) -> list[Action]:
+        """Does what is due: heartbeats, deadlines, results that need sending again, a silent dispatcher."""
+        if now - self._turn_at > GAP_S:
+            self._heard_at = now
+        self._turn_at = now
+        actions = self._deadlines(now)
+        if self._welcome is None:
+            return actions + self._alone(now)
+        if now >= self._heard_at + self._welcome.lost_after_s:
+            self._welcome, self._alone_since = None, now
+            return [*actions, Reconnect(), *self._hello(now)]
+        if now >= self._beat_at:
+            self._beat_at = now + self._welcome.heartbeat_s
+            actions.append(Send(Heartbeat(self._attempts(), self._seen)))
+            actions += self._ask_again()
+            for key, held in self._held.items():
+                if held.report is not None and held.sent_at is not None and now >= held.sent_at + RESEND_S:
+                    self._unsent.append(key)
+        return actions
+
+    def _deadlines(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for slot, key in self._running.items():
+            held = self._held[key]
+            limit = held.job.deadline_s
+            if held.begun_at is None or limit is None or held.killing is not None:
+                continue
+            if now >= held.begun_at + limit:
+                held.killing = Outcome.DEADLINE
+                actions.append(KillSlot(slot, Outcome.DEADLINE))
+        return actions
+
+    def _alone(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self._held and now >= self._alone_since + self._orphan_s:
+            actions += self._drop_everything()
+        if now >= self._hello_at and not self._stopped:
+            actions += [Reconnect(), *self._hello(now)]
+        return actions
+
+    def _hello(self, now: float) -> list[Action]:
+        self._hello_at = now + self._hello_wait_s
+        self._hello_wait_s = min(self._hello_wait_s * 2, HELLO_MAX_S)
+        self._hello_number += 1
+        me = self._me
+        return [
+            Send(
+                Hello(
+                    PROTOCOL,
+                    me.worker,
+                    me.name,
+                    me.host,
+                    me.pid,
+                    me.python,
+                    me.dill,
+                    me.slots,
+                    self._generation,
+                    self._attempts(),
+                    self._hello_number,
+                )
+            )
+        ]
+
+    def flush(self, *, now: float) -> list[Action]:
+        """What has gathered since the last flush: results, and begins of runs that go on."""
+        if self._welcome is None:
+            return []
+        actions: list[Action] = []
+        starts = []
+        for key in self._running.values():
+            held = self._held[key]
+            if held.begin_told or held.begun_at is None or held.killing is not None:
+                continue
+            if now >= held.begun_at + STARTED_AFTER_S:
+                held.begin_told = True
+                starts.append(Started(key[0], key[1], now - held.begun_at))
+        if starts:
+            actions.append(Send(Begun(tuple(starts))))
+        if self._unsent:
+            actions.append(Send(Result(tuple(self._reports(now)))))
+            self._unsent.clear()
+        return actions
+
+    def _reports(self, now: float) -> Iterable[Report]:
+        for key in self._unsent:
+            held = self._held.get(key)
+            if held is None or held.report is None:
+                continue
+            held.sent_at = now
+            ago_s = now - held.ended_at
+            yield held.report if ago_s == 0.0 else replace(held.report, ago_s=ago_s)
+
+    # --- the end
+
+    def drain(self, *, now: float) -> list[Action]:
+        """Gives back what has not begun, and leaves when the rest is done and acknowledged."""
+        self._draining = True
+        waiting = [key for key, held in self._held.items() if held.slot is None and held.report is None]
+        for key in waiting:
+            self._discard_waiting(key)
+            del self._held[key]
+        actions: list[Action] = [Send(Drain())]
+        if waiting:
+            actions.append(Send(Returned(tuple(Attempt(*key) for key in waiting))))
+        return actions + self._leave_when_empty()
+
+    def _leave_when_empty(self) -> list[Action]:
+        if not self._draining or self._held or self._stopped:
+            return []
+        self._stopped = True
+        return [Send(Bye("drained")), Stop("drained")]
+
+    def _drop_everything(self) -> list[Action]:
+        actions: list[Action] = []
+        for slot, key in self._running.items():
+            if self._held[key].killing is None:
+                actions.append(KillSlot(slot, Outcome.LOST))
+        self._held.clear()
+        self._running.clear()
+        self._queue.clear()
+        self._wanting.clear()
+        self._unsent.clear()
+        return actions
+
+    def _discard_waiting(self, key: Key) -> None:
+        if key in self._queue:
+            self._queue.remove(key)
+        for name, keys in list(self._wanting.items()):
+            if key in keys:
+                keys.remove(key)
+                if not keys:
+                    del self._wanting[name]
+
+    def _attempts(self) -> tuple[Attempt, ...]:
+        return tuple(Attempt(task, attempt) for task, attempt in self._held)
+
+
+__all__ = [
+    "Action",
+    "FunctionCache",
+    "Identity",
+    "KillSlot",
+    "Reconnect",
+    "Send",
+    "StartJob",
+    "Stop",
+    "WorkerSession",
+]
