@@ -1,0 +1,42 @@
+"""Two switches of the Linux kernel that the standard library does not reach.
+
+Both speak about the calling process, and neither survives into its children (`set_child_subreaper`) or
+through a change of user id (`set_parent_death_signal`); so every process sets its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def set_child_subreaper() -> None:
+    """Adopt orphans among the descendants of this process, so that none escapes to init by forking twice.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_parent_death_signal(signum: int) -> None:
+    """Have the kernel send `signum` to this process when its parent ends.
+
+    "Parent" is the *thread* that forked this process: start such a child from a thread that stays. A parent
+    that ended before this call goes unnoticed, so compare `os.getppid()` with the expected one afterwards.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

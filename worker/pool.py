@@ -1,0 +1,432 @@
+"""The slots of one worker: a process each, replaced at once when it dies, is killed or is not as it was.
+
+The pool has no thread and never waits. Its owner nests `SlotPool.fileno` in the poller that it has anyway:
+
+    pool.start()
+    while True:
+        poller.poll(milliseconds until pool.next_deadline(), and whatever else is due)
+        for event in pool.process(clock()):
+            ...
+
+`SlotReady` says that a slot is free. `run` gives it a job, `SlotBegun` says that a live process has it, and
+one `SlotDone` ends it, whatever way. Then `SlotReady` follows: at once if the process may stay, some
+milliseconds later if another one takes its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from everythingfaas import prctl, proctree
+from everythingfaas.errors import ProtocolError
+from everythingfaas.slot.control import Packet, Verb
+from everythingfaas.slot.frames import Answer, parse_answer
+from everythingfaas.status import Outcome
+from worker.events import PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.slots import UNREADABLE, Capture, Run, SlotLimits, SlotProcess
+from worker.zygote import ZygoteHandle, ZygoteWatch, end_strangers
+
+log = logging.getLogger(__name__)
+
+#: A process that has closed its socket gets as long to be reported dead, with its own exit status.
+HANG_UP_S = 0.05
+#: Wait before a fork that failed is tried again.
+FORK_AGAIN_S = 0.5
+
+_READS_PER_TURN = 16
+
+
+@dataclass(slots=True)
+class _Slot:
+    index: int
+    process: SlotProcess | None = None
+    job: SlotJob | None = None  #: waits for a process
+    run: Run | None = None
+    retry_at: float | None = None  #: when to ask for a process again
+    hung_up_at: float | None = None  #: when the process closed its socket
+
+
+class SlotPool:
+    """Runs jobs in a fixed number of slots.
+
+    Args:
+        slots: how many; they are numbered from 0.
+        folder: the user's, from which functions import; where the worker was started.
+        limits: what a slot may keep and send.
+    """
+
+    def __init__(self, slots: int, *, folder: Path, limits: SlotLimits | None = None) -> None:
+        self._slots = [_Slot(index) for index in range(slots)]
+        self._folder = folder.resolve()
+        self._limits = limits or SlotLimits()
+        self._epoll: select.epoll | None = None
+        self._watched: dict[int, Callable[[int, float], None]] = {}
+        self._full: set[int] = set()  # descriptors of which it is awaited that they take more
+        self._events: list[PoolEvent] = []
+        self._last_number = 0
+        self._now = 0.0  # of the last turn
+        self._zygote: ZygoteHandle | None = None
+        self._spared: set[int] = set()
+        self._zygote_watch = ZygoteWatch()
+
+    # --- for the owner
+
+    def start(self) -> None:
+        """Starts the processes. Call it from a thread that stays: when that ends, so do they.
+
+        This process becomes a subreaper: the kernel gives it the orphans among its descendants, so that
+        none of a function's is out of reach. What it starts in a session of its own after this call is
+        taken for such an orphan, and ended with the pool.
+
+        Raises:
+            OSError: the folder does not exist, or there is no room for a process.
+        """
+        prctl.set_child_subreaper()
+        self._spared = {child.pid for child in proctree.children(os.getpid())}
+        self._epoll = select.epoll()
+        try:
+            self._start_zygote()
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Readable when there is something for `process` to do."""
+        return self._poll.fileno()
+
+    def next_deadline(self) -> float | None:
+        """When to call `process` though nothing is readable, by the owner's clock; in the past for at once."""
+        if self._events:
+            return 0.0
+        due = [slot.retry_at for slot in self._slots if slot.retry_at is not None]
+        due += [slot.hung_up_at + HANG_UP_S for slot in self._slots if slot.hung_up_at is not None]
+        watch = self._zygote_watch.deadline(self._zygote)
+        if watch is not None:
+            due.append(watch)
+        return min(due, default=None)
+
+    def process(self, now: float) -> list[PoolEvent]:
+        """Reads what is there, does what is due, and says what has happened. A bounded piece of work: what
+        is left keeps `fileno` readable."""
+        self._now = now
+        for descriptor, mask in self._poll.poll(0):
+            handler = self._watched.get(descriptor)
+            if handler is not None:
+                handler(mask, now)
+        self._expire(now)
+        events, self._events = self._events, []
+        return events
+
+    def run(self, job: SlotJob, slot: int, now: float) -> None:
+        """Runs `job` in `slot`, in a new process if the present one may not have it.
+
+        Raises:
+            ValueError: the slot has a job already, or the function's name is no sha256.
+        """
+        place = self._slots[slot]
+        if place.job is not None or place.run is not None:
+            raise ValueError(f"slot {slot} has a job already")
+        if len(bytes.fromhex(job.function)) != hashlib.sha256().digest_size:
+            raise ValueError(f"{job.function!r} is no sha256")
+        place.job = job
+        process = place.process
+        if process is not None and process.is_live:
+            if process.suits(job):
+                self._hand_over(place, now)
+            else:
+                self._end_process(place, "a new one is due")
+
+    def kill(self, slot: int, outcome: Outcome, now: float) -> None:
+        """Ends what runs in `slot`, with everything that it has started. `SlotDone` tells `outcome` when all
+        of it is dead. A slot without a job is left alone: its `SlotDone` is on its way."""
+        del now  # the run is over when its processes are
+        place = self._slots[slot]
+        if place.run is not None:
+            if place.run.verdict is None:
+                place.run.verdict = outcome
+            self._end_process(place, f"killed: {outcome.name}")
+        elif place.job is not None:
+            job, place.job = place.job, None
+            self._events.append(SlotDone(slot, job.task, job.attempt, outcome))
+
+    def pid(self, slot: int) -> int | None:
+        """The process that is in `slot` now."""
+        process = self._slots[slot].process
+        return process.pid if process is not None else None
+
+    def close(self) -> None:
+        """Ends all processes, and tells of no run any more. Takes milliseconds; may be called twice."""
+        if self._zygote is not None:
+            self._zygote.end()
+            self._zygote = None
+            end_strangers(self._spared)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.close()
+            slot.process = slot.job = slot.run = slot.retry_at = slot.hung_up_at = None
+        self._watched.clear()
+        self._full.clear()
+        self._events.clear()
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+
+    # --- the zygote
+
+    @property
+    def _poll(self) -> select.epoll:
+        if self._epoll is None:
+            raise ValueError("the pool is not started, or closed")
+        return self._epoll
+
+    def _start_zygote(self) -> None:
+        self._zygote = zygote = ZygoteHandle(self._folder, self._limits.max_result_bytes)
+        self._zygote_watch.started()
+        self._watch(zygote.fileno(), self._on_zygote)
+        for slot in self._slots:
+            self._start_process(slot)
+
+    def _restart_zygote(self, now: float) -> None:
+        try:
+            self._start_zygote()
+        except OSError as exc:
+            log.error("no process that forks slots: %s", exc)  # noqa: TRY400 the text says it all
+            self._zygote_watch.lost(now)
+
+    def _on_zygote(self, mask: int, now: float) -> None:
+        zygote = self._zygote
+        if zygote is None:
+            return
+        if mask & select.EPOLLOUT:
+            zygote.send_pending()
+            self._rewatch(zygote)
+        try:
+            packets = zygote.read()
+        except EOFError:
+            self._lose_zygote("it has ended", now)
+            return
+        for packet in packets:
+            self._zygote_watch.heard(now)
+            self._on_packet(zygote, packet, now)
+
+    def _on_packet(self, zygote: ZygoteHandle, packet: Packet, now: float) -> None:
+        if packet.verb == Verb.FORKED:
+            zygote.answered()
+            slot = self._slots[packet.subject]
+            if slot.process is not None:
+                slot.process.pid = packet.detail
+                self._offer(slot, now)
+        elif packet.verb == Verb.FORK_FAILED:
+            zygote.answered()
+            slot = self._slots[packet.subject]
+            self._drop_process(slot)
+            self._postpone(slot, os.strerror(packet.detail))
+        elif packet.verb == Verb.EXITED:
+            for slot in self._slots:
+                if slot.process is not None and slot.process.pid == packet.subject:
+                    if slot.process.doomed:
+                        zygote.answered()
+                    self._bury(slot, packet.detail, now)
+                    self._start_process(slot)
+
+    def _lose_zygote(self, reason: str, now: float) -> None:
+        """Ends what is left of it and its slots. What ran in them has died; what waited still waits."""
+        zygote = self._zygote
+        if zygote is None:
+            return
+        self._unwatch(zygote.fileno())
+        self._zygote = None
+        zygote.end()
+        statuses = end_strangers(self._spared)
+        for slot in self._slots:
+            if slot.process is not None:
+                self._bury(slot, statuses.get(slot.process.pid or 0), now)
+            slot.retry_at = None
+        self._zygote_watch.lost(now)
+        log.error("the process that forks slots is lost (%s); another one starts", reason)
+
+    def _expire(self, now: float) -> None:
+        if self._zygote_watch.is_due(self._zygote, now):
+            if self._zygote is None:
+                self._restart_zygote(now)
+            else:
+                self._lose_zygote("it does not answer", now)
+        for slot in self._slots:
+            if slot.retry_at is not None and now >= slot.retry_at:
+                self._start_process(slot)
+            if slot.hung_up_at is not None and now >= slot.hung_up_at + HANG_UP_S:
+                self._end_process(slot, UNREADABLE)
+
+    # --- processes of slots
+
+    def _start_process(self, slot: _Slot) -> None:
+        slot.retry_at = None
+        zygote = self._zygote
+        if zygote is None:
+            return
+        try:
+            process = SlotProcess(self._limits)
+        except OSError as exc:  # too many open files
+            self._postpone(slot, str(exc))
+            return
+        slot.process = process
+        connection, output = process.parcel
+        zygote.fork(slot.index, connection, output)
+        self._rewatch(zygote)
+        self._watch(process.fileno(), functools.partial(self._on_connection, slot))
+        self._watch(process.output, functools.partial(self._on_output, slot))
+
+    def _postpone(self, slot: _Slot, reason: str) -> None:
+        log.error("no process for slot %d: %s", slot.index, reason)
+        slot.retry_at = self._now + FORK_AGAIN_S
+
+    def _end_process(self, slot: _Slot, reason: str) -> None:
+        process, zygote = slot.process, self._zygote
+        if process is None or zygote is None or not process.is_live or process.pid is None:
+            return
+        log.debug("the process of slot %d ends: %s", slot.index, reason)
+        slot.hung_up_at = None
+        process.doomed = reason
+        self._unwatch(process.fileno())
+        if slot.run is None:
+            self._unwatch(process.output)
+        zygote.kill(process.pid)
+        self._rewatch(zygote)
+
+    def _bury(self, slot: _Slot, status: int | None, now: float) -> None:
+        """The process of `slot` is dead; ends its run. `status` is what wait() said, None if nobody knows."""
+        process, run = slot.process, slot.run
+        if process is None:
+            return
+        if run is not None:
+            answer = self._last_words(process, run)
+            self._printed(slot, process.drain_output())
+            slot.run = None
+            if answer is not None:
+                self._events.append(run.completed(answer, now))
+            else:
+                self._events.append(run.died(status, now, was_broken=process.doomed == UNREADABLE))
+        self._drop_process(slot)
+
+    def _drop_process(self, slot: _Slot) -> None:
+        if slot.process is not None:
+            self._unwatch(slot.process.fileno())
+            self._unwatch(slot.process.output)
+            slot.process.close()
+            slot.process = slot.hung_up_at = None
+
+    def _offer(self, slot: _Slot, now: float) -> None:
+        """The process of `slot` is free."""
+        if slot.job is not None:
+            self._hand_over(slot, now)
+        else:
+            self._events.append(SlotReady(slot.index))
+
+    # --- runs
+
+    def _hand_over(self, slot: _Slot, now: float) -> None:
+        process, job = slot.process, slot.job
+        if process is None or job is None:
+            return
+        process.drain_output()  # what came since the last answer is nobody's
+        self._last_number += 1
+        if not process.hand_over(job, self._last_number):
+            self._end_process(slot, "it hung up")  # and the job waits for the next one
+            return
+        slot.job = None
+        slot.run = Run(slot.index, job, self._last_number, now, Capture(self._limits))
+        self._rewatch(process)
+        self._events.append(SlotBegun(slot.index, job.task, job.attempt))
+
+    def _on_connection(self, slot: _Slot, mask: int, now: float) -> None:
+        process = slot.process
+        if process is None or not process.is_live:
+            return
+        if mask & select.EPOLLOUT:
+            process.send_pending()
+            self._rewatch(process)
+        try:
+            frames = process.receive()
+            if frames:
+                self._answered(slot, process, parse_answer(frames[0]), now)
+        except ProtocolError as exc:
+            log.warning("slot %d: %s", slot.index, exc)
+            self._end_process(slot, UNREADABLE)
+            return
+        if len(frames) > 1:
+            self._end_process(slot, UNREADABLE)
+        elif process.has_hung_up:
+            slot.hung_up_at = now  # most likely it has ended, which the zygote tells presently
+            self._unwatch(process.fileno())
+
+    def _answered(self, slot: _Slot, process: SlotProcess, answer: Answer, now: float) -> None:
+        run = slot.run
+        if run is None or answer.run != run.number or process.has_unsent:
+            raise ProtocolError("an answer to what was not asked")
+        self._printed(slot, process.drain_output())
+        slot.run = None
+        self._events.append(run.completed(answer, now))
+        if answer.left or not process.is_quiet:
+            self._end_process(slot, f"task {run.job.task} left {answer.left or 'bytes in the socket'}")
+        else:
+            self._offer(slot, now)
+
+    def _last_words(self, process: SlotProcess, run: Run) -> Answer | None:
+        """The answer that the process gave just before it died."""
+        if run.verdict is not None or process.doomed:
+            return None
+        try:
+            frames = process.receive()
+            answer = parse_answer(frames[0]) if frames else None
+        except ProtocolError:
+            return None
+        return answer if answer is not None and answer.run == run.number else None
+
+    # --- output
+
+    def _on_output(self, slot: _Slot, mask: int, now: float) -> None:
+        del mask, now
+        process = slot.process
+        if process is None:
+            return
+        for _ in range(_READS_PER_TURN):
+            data = process.read_output()
+            if data is None:
+                self._unwatch(process.output)  # all of its writers have closed it
+            if not data:
+                return
+            self._printed(slot, data)
+
+    def _printed(self, slot: _Slot, data: bytes) -> None:
+        if slot.run is not None and data:
+            self._events.append(slot.run.printed(data))
+
+    # --- descriptors
+
+    def _watch(self, descriptor: int, handler: Callable[[int, float], None]) -> None:
+        self._poll.register(descriptor, select.EPOLLIN)
+        self._watched[descriptor] = handler
+
+    def _rewatch(self, end: ZygoteHandle | SlotProcess) -> None:
+        """Waits for room in the socket of `end` while something is to be sent, and only then."""
+        descriptor = end.fileno()
+        if descriptor not in self._watched or end.has_unsent == (descriptor in self._full):
+            return
+        if end.has_unsent:
+            self._full.add(descriptor)
+            self._poll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
+        else:
+            self._full.discard(descriptor)
+            self._poll.modify(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, None) is not None:
+            self._full.discard(descriptor)
+            self._poll.unregister(descriptor)
