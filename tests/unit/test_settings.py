@@ -1,0 +1,160 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from everythingfaas.errors import ConfigurationError
+from everythingfaas.settings import (
+    Settings,
+    as_environment,
+    is_loopback,
+    settings_page,
+    settings_table,
+    socket_url,
+    variable,
+)
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_nothing_set_gives_a_laptop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env({})
+    assert settings.data_dir == tmp_path / ".faas"
+    assert (settings.bind, settings.listen, settings.port) == ("127.0.0.1", "127.0.0.1", 8000)
+    assert (settings.mode, settings.auth, settings.database_url, settings.redis_url) == ("local", "open", "", "")
+    assert settings.task_deadline is None
+    assert settings.workers >= 1
+    assert settings.url == "http://127.0.0.1:8000"
+
+
+def test_an_empty_variable_is_not_set():
+    assert Settings.from_env({"FAAS_PORT": "", "FAAS_TASK_DEADLINE": ""}) == Settings.from_env({})
+
+
+def test_an_override_comes_before_the_variable_unless_it_is_none():
+    environ = {"FAAS_PORT": "1000", "FAAS_WORKERS": "3"}
+    settings = Settings.from_env(environ, port=2000, workers=None)
+    assert (settings.port, settings.workers) == (2000, 3)
+
+
+def test_an_override_that_is_no_setting_is_our_mistake():
+    with pytest.raises(TypeError, match="colour"):
+        Settings.from_env({}, colour="red")
+
+
+def test_data_dir_becomes_absolute_and_one_spelling(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("link/x", "./real/x", "real/../real/x", str(tmp_path / "real" / "x")):
+        assert Settings.from_env({"FAAS_DATA_DIR": spelling}).data_dir == tmp_path / "real" / "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("FAAS_PORT", "http", "1 to 65535"),
+        ("FAAS_PORT", "0", "1 to 65535"),
+        ("FAAS_PORT", "65536", "1 to 65535"),
+        ("FAAS_WORKERS", "0", "a number"),
+        ("FAAS_WORKERS", "2.5", "a number"),
+        ("FAAS_TASK_DEADLINE", "soon", "seconds"),
+        ("FAAS_TASK_DEADLINE", "-1", "seconds"),
+        ("FAAS_TASK_DEADLINE", "nan", "seconds"),
+        ("FAAS_SHUTDOWN_S", "inf", "seconds"),
+        ("FAAS_MAX_BODY_BYTES", "16M", "bytes"),
+        ("FAAS_MODE", "dask", "local, pull, push"),
+        ("FAAS_AUTH", "none", "open, token"),
+        ("FAAS_LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("FAAS_LISTEN", "127.0.0.1:80", "without a port"),
+        ("FAAS_BIND", "http://x", "without a port"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_expected(name, value, expected):
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.from_env({name: value})
+    assert str(raised.value).startswith(f"{name}={value}: expected ")
+    assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["FAAS_DATABASE_URL", "FAAS_REDIS_URL"])
+def test_a_bad_url_is_not_shown_for_it_may_hold_a_password(name):
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.from_env({name: "mysql://me:sesame@db/x"})
+    assert "sesame" not in str(raised.value)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FAAS_BIND": "0.0.0.0"},
+        {"FAAS_BIND": "10.0.0.7"},
+        {"FAAS_BIND": "::"},
+        {"FAAS_BIND": "faas.example.org"},
+        {"FAAS_AUTH": "token"},
+    ],
+)
+def test_what_needs_tokens_is_refused(environ):
+    with pytest.raises(ConfigurationError, match=r"needs tokens, .*this version does not have"):
+        Settings.from_env(environ)
+
+
+def test_workers_beyond_loopback_are_refused():
+    with pytest.raises(ConfigurationError, match="needs keys"):
+        Settings.from_env({"FAAS_DISPATCHER_BIND": "0.0.0.0"})
+
+
+def test_a_container_listens_on_everything_while_users_come_by_loopback():
+    settings = Settings.from_env({"FAAS_LISTEN": "0.0.0.0"})
+    assert (settings.listen, settings.bind) == ("0.0.0.0", "127.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_loopback(host):
+    assert is_loopback(host)
+    assert Settings.from_env({"FAAS_BIND": host}).listen == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "localhost.example.org", "fe80::1"])
+def test_the_outside(host):
+    assert not is_loopback(host)
+
+
+def test_ipv6_stands_in_brackets_in_the_url_alone():
+    settings = Settings.from_env({"FAAS_BIND": "[::1]"})
+    assert (settings.bind, settings.url) == ("::1", "http://[::1]:8000")
+
+
+def test_another_process_reads_the_same_from_our_environment(tmp_path):
+    settings = Settings.from_env(
+        {"FAAS_ALLOWED_HOSTS": " a.example , b.example", "FAAS_TASK_DEADLINE": "2.5"}, data_dir=tmp_path, workers=7
+    )
+    assert settings.allowed_hosts == ("a.example", "b.example")
+    assert Settings.from_env(as_environment(settings)) == settings
+    assert all(isinstance(value, str) for value in as_environment(settings).values())
+
+
+def test_redis_is_found_where_the_launcher_says_it_is(tmp_path):
+    settings = Settings.from_env({}, data_dir=tmp_path)
+    assert settings.redis_address == f"unix://{tmp_path}/run/redis.sock"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "redis.url").write_text("unix:///elsewhere/redis.sock\n")
+    assert settings.redis_address == "unix:///elsewhere/redis.sock"
+    assert dataclasses.replace(settings, redis_url="redis://r:1").redis_address == "redis://r:1"
+
+
+def test_a_socket_url_survives_a_folder_with_odd_characters():
+    from redis.connection import parse_url
+
+    path = Path("/tmp/a folder/100%/#1?/redis.sock")
+    assert parse_url(socket_url(path))["path"] == str(path)
+
+
+def test_the_documented_list_is_the_code():
+    page = (DOCS / "settings.md").read_text()
+    assert page == settings_page(), "run: python -m everythingfaas.settings > docs/settings.md"
+    for field in dataclasses.fields(Settings):
+        assert f"`{variable(field.name)}`" in settings_table()
+        assert field.metadata["help"]
