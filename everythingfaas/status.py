@@ -86,6 +86,16 @@ def sources(event: Event) -> tuple[State, ...]:
     return tuple(state for state, other in MOVES if other is event)
 
 
+def moves_table() -> str:
+    """The table of moves as Markdown, for `docs/architecture.md`."""
+    rows = ["| from | event | to | written by | when |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {state.name} | {event.value} | {move.target.name} | {move.writer} | {move.meaning} |"
+        for (state, event), move in MOVES.items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
 class Outcome(enum.IntEnum):
     """How one attempt ended. Stored with the attempt and sent on the wire: never renumber."""
 

@@ -1,0 +1,308 @@
+"""The store on Django's database: where the dispatcher meets the ORM, in one thread.
+
+An `Exchange` is one transaction of the statements in `api.moves`. After its commit, and in that order, the
+mirrors in Redis are written and the ends announced, by a thread of its own: a slow or missing Redis delays
+neither the next transaction nor the acknowledgement of results.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, connection, transaction
+
+from api import moves
+from api.mirror import MAX_RESULT_BYTES, SyncMirror
+from api.models import Instance, Queue
+from api.tally import Tally
+from dispatcher.store import Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from everythingfaas.errors import StoreUnavailable
+from everythingfaas.status import Event, State, contract_state
+
+log = logging.getLogger("dispatcher.store")
+
+T = TypeVar("T")
+
+#: How long this dispatcher's attempts are its own without a renewal.
+LEASE_S = 10.0
+#: One claim takes at most so many bytes of arguments (and always at least one task).
+CLAIM_BYTES = 16 * 1024 * 1024
+#: Due and expired tasks are moved in batches of so many.
+LOOK_BATCH = 1000
+
+
+class DjangoStore:
+    """A `dispatcher.store.TaskStore`. All methods but the constructor belong to one thread."""
+
+    def __init__(self, dispatcher: UUID, announcer: Announcer, *, writer: str) -> None:
+        self._dispatcher = dispatcher
+        self._announcer = announcer
+        self._tally = Tally(writer)
+        self._epoch = 0
+        self._queues: list[int] = []
+
+    def register(self, *, mode: str, slots: int) -> Registration:
+        """Makes the row, or takes it over. Raises `StoreUnavailable`."""
+
+        def work() -> Registration:
+            with transaction.atomic(), connection.cursor() as cursor:
+                former = moves.slots_of(cursor, self._dispatcher)
+                self._epoch = moves.register_dispatcher(
+                    cursor, self._dispatcher, mode, slots, platform.node(), os.getpid(), LEASE_S
+                )
+                held = [_held(item) for item in moves.held(cursor, self._dispatcher)]
+            self._queues = list(Queue.objects.values_list("id", flat=True))
+            generation = Instance.objects.values_list("generation", flat=True).get()
+            return Registration(str(self._dispatcher), self._epoch, generation, held, former)
+
+        return self._guarded(work)
+
+    def exchange(self, exchange: Exchange) -> Exchanged:
+        """One transaction. Raises `StoreUnavailable`."""
+        return self._guarded(lambda: self._exchange(exchange))
+
+    def close(self) -> None:
+        """Gives up the lease, so that nobody waits for it to run out."""
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                moves.forget_dispatcher(cursor, self._dispatcher, self._epoch)
+        except (DatabaseError, InterfaceError) as exc:
+            log.warning("the lease could not be given up, it runs out in %g s: %s", LEASE_S, exc)
+        connection.close()
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (DatabaseError, InterfaceError) as exc:
+            self._tally.rolled_back()
+            # Broken or not: what state the connection is in is not worth finding out.
+            connection.close()
+            raise StoreUnavailable(str(exc)) from exc
+
+    def _exchange(self, exchange: Exchange) -> Exchanged:
+        now = time.time()
+        if exchange.look and exchange.writes_nothing and not self._anything_to_do(now):
+            return Exchanged()
+        answer = Exchanged()
+        with transaction.atomic(), connection.cursor() as cursor:
+            if exchange.renew:
+                snapshot = json.dumps(exchange.snapshot or [])
+                answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
+            begun = moves.begin(cursor, [moves.Begun(UUID(b.task), b.attempt, now - b.ago_s) for b in exchange.begun])
+            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
+            self._count_closed(ended)
+            reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
+            self._count_closed(dropped)
+            for item in reopened:
+                self._tally.moved(item.owner, State.RUNNING, item.state)
+            if exchange.look:
+                answer.cancelled = [
+                    (str(task), attempt) for task, attempt in moves.cancel_requests(cursor, self._dispatcher)
+                ]
+                dropped += self._look(cursor, now)
+            if exchange.functions:
+                answer.functions = moves.blobs(cursor, sorted(exchange.functions))
+            if exchange.adopt:
+                self._adopt(cursor, exchange, answer)
+            if exchange.recall:
+                answer.held = [_held(item) for item in moves.held(cursor, self._dispatcher)]
+            if exchange.claim:
+                self._claim(cursor, exchange.claim, now, answer)
+            self._tally.flush(cursor)
+        self._tally.committed()
+        answer.stale = len(exchange.ended) - len(ended)
+        self._announce(exchange, begun, ended, dropped)
+        return answer
+
+    def _anything_to_do(self, now: float) -> bool:
+        """Whether a look, which nobody has rung for, finds anything: reading takes no lock and makes no commit."""
+        with connection.cursor() as cursor:
+            due = moves.next_due(cursor)
+            return (
+                moves.has_work(cursor, self._queues, now)
+                or (due is not None and due <= now)
+                or bool(moves.has_expired(cursor, now))
+                or bool(moves.cancel_requests(cursor, self._dispatcher))
+            )
+
+    def _look(self, cursor: Any, now: float) -> list[moves.Closed]:
+        for item in moves.promote(cursor, now, LOOK_BATCH):
+            self._tally.moved(item.owner, State.WAITING, item.state)
+        expired = moves.reject_expired(cursor, now, LOOK_BATCH)
+        self._count_closed(expired)
+        return expired
+
+    def _claim(self, cursor: Any, limit: int, now: float, answer: Exchanged) -> None:
+        claimed = moves.claim(cursor, self._dispatcher, self._queues, limit, CLAIM_BYTES, now)
+        answer.claimed = [_claimed(item) for item in claimed]
+        answer.more = len(claimed) < limit and sum(len(item.payload) for item in claimed) >= CLAIM_BYTES
+        for item in claimed:
+            self._tally.moved(item.owner, State.QUEUED, State.RUNNING)
+
+    def _adopt(self, cursor: Any, exchange: Exchange, answer: Exchanged) -> None:
+        wanted = [(UUID(task), attempt) for task, attempt in exchange.adopt]
+        found = {(item.task, item.attempt): item for item in moves.adopt(cursor, self._dispatcher, wanted)}
+        for key in wanted:
+            item = found.get(key)
+            if item is not None:
+                answer.adopted.append(_held(item))
+            else:
+                answer.refused.append((str(key[0]), key[1]))
+
+    def _count_closed(self, closed: list[moves.Closed]) -> None:
+        for item in closed:
+            self._tally.moved(item.owner, item.was, item.state)
+            if item.started is not None:
+                wait_s = item.started - max(item.created, item.run_after or 0.0)
+                self._tally.finished(item.owner, item.state, wait_s, item.finished - item.started, item.finished)
+            else:
+                self._tally.finished(item.owner, item.state, None, None, item.finished)
+
+    def _announce(
+        self, exchange: Exchange, begun: set[UUID], ended: list[moves.Closed], dropped: list[moves.Closed]
+    ) -> None:
+        starts = [(UUID(b.task), b.attempt) for b in exchange.begun if UUID(b.task) in begun]
+        results = {(UUID(item.task), item.attempt): item.result for item in exchange.ended}
+        ends = [
+            (item.task, item.attempt, contract_state(item.state, begun=True), results.get((item.task, item.attempt)))
+            for item in [*ended, *dropped]
+        ]
+        if starts or ends:
+            self._announcer.put(starts, ends)
+
+
+End = tuple[UUID, int, str, bytes | None]
+
+
+class Announcer:
+    """Writes mirrors and announces ends, behind the transactions. What does not fit is dropped: a mirror
+    that is missing costs a reader one query."""
+
+    #: Ends that may wait for a slow Redis.
+    MAX_WAITING = 20_000
+
+    def __init__(self, redis_url: str) -> None:
+        self._mirror = SyncMirror(redis_url)
+        self._items: queue.SimpleQueue[tuple[list[tuple[UUID, int]], list[End]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, starts: list[tuple[UUID, int]], ends: list[End]) -> None:
+        """Queues the commit's news. Results too large for a mirror are left out here, not kept in memory."""
+        if self._items.qsize() < self.MAX_WAITING:
+            small = [
+                (*end[:3], end[3] if end[3] is not None and len(end[3]) <= MAX_RESULT_BYTES else None) for end in ends
+            ]
+            self._items.put((starts, small))
+
+    def close(self) -> None:
+        self._items.put(None)
+        self._thread.join(2.0)
+
+    def _run(self) -> None:
+        while (item := self._items.get()) is not None:
+            starts, ends = item
+            if starts:
+                self._mirror.begun(starts)
+            if ends:
+                self._mirror.ended(ends)
+        self._mirror.close()
+
+
+@lru_cache(maxsize=1024)
+def _policy(text: str | None, at_most_once: bool, max_attempts: int) -> Policy:
+    fields = json.loads(text) if text else {}
+    return Policy(
+        at_most_once, max_attempts, int(fields.get("retries", 0)), float(fields.get("backoff_s", Policy().backoff_s))
+    )
+
+
+def _claimed(item: moves.Claimed) -> Claimed:
+    return Claimed(
+        str(item.task),
+        item.attempt,
+        str(item.owner),
+        item.blob,
+        item.payload,
+        _policy(item.policy, item.at_most_once, item.max_attempts),
+        item.deadline_s,
+        item.starts,
+        item.deaths,
+        item.failures,
+    )
+
+
+def _held(item: moves.Held) -> Claimed:
+    return Claimed(
+        str(item.task),
+        item.attempt,
+        str(item.owner),
+        item.blob,
+        b"",
+        _policy(item.policy, item.at_most_once, item.max_attempts),
+        item.deadline_s,
+        item.starts,
+        item.deaths,
+        item.failures,
+        begun=item.begun,
+    )
+
+
+def _report(item: Ended, now: float) -> moves.Report:
+    ended = now - item.ago_s
+    error = item.error
+    return moves.Report(
+        item.outcome,
+        ended,
+        ended - item.elapsed_s if item.begun else None,
+        item.worker or None,
+        item.slot if item.slot >= 0 else None,
+        item.exit_code,
+        item.exit_signal,
+        error.type_name if error else None,
+        error.message if error else None,
+        error.traceback if error else None,
+        item.head or None,
+        item.tail or None,
+        item.dropped,
+    )
+
+
+def _ended(item: Ended, now: float) -> moves.Ended:
+    return moves.Ended(
+        UUID(item.task),
+        item.attempt,
+        item.event,
+        item.result,
+        _report(item, now),
+        item.summary or None,
+        int(item.died),
+        int(item.raised),
+    )
+
+
+def _released(item: Released, now: float) -> moves.Released:
+    task = UUID(item.task)
+    if item.ended is None:
+        return moves.Released(task, item.attempt, Event.REQUEUE, unstarted=True)
+    return moves.Released(
+        task,
+        item.attempt,
+        item.ended.event,
+        _report(item.ended, now),
+        run_after=now + item.delay_s if item.delay_s else None,
+        deaths=int(item.ended.died),
+        failures=int(item.ended.raised),
+    )

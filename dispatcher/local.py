@@ -1,0 +1,86 @@
+"""Local mode: the dispatcher's own slots, behind the same session that a remote worker has."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+import dill
+import zmq
+
+from dispatcher.scheduler import Send
+from everythingfaas.status import Outcome
+from everythingfaas.wire.messages import FromWorker
+from worker.pool import SlotPool
+from worker.session import Action, Identity, KillSlot, Reconnect, StartJob, Stop, WorkerSession
+from worker.session import Send as ToDispatcher
+from worker.slots import SlotLimits
+
+PEER = b"local"
+
+
+class LocalLink:
+    """A link to one worker in this process. Messages pass as they are, unencoded."""
+
+    def __init__(self, slots: int, *, folder: Path, limits: SlotLimits, now: float) -> None:
+        self._slots = slots
+        self._pool = SlotPool(slots, folder=folder, limits=limits)
+        self._session = WorkerSession(identity(slots), now=now)
+        self._inbound: deque[FromWorker] = deque()
+        self._pool.start()
+        self._perform(self._session.start(now=now), now)
+
+    def register(self, poller: zmq.Poller) -> None:
+        poller.register(self._pool.fileno(), zmq.POLLIN)
+
+    def receive(self, now: float) -> Iterable[tuple[bytes, FromWorker]]:
+        for event in self._pool.process(now):
+            self._perform(self._session.slot_event(event, now=now), now)
+        self._perform(self._session.expire(now=now), now)
+        self._perform(self._session.flush(now=now), now)
+        received = [(PEER, message) for message in self._inbound]
+        self._inbound.clear()
+        return received
+
+    def send(self, sends: Iterable[Send], now: float) -> None:
+        for send in sends:
+            self._perform(self._session.receive(send.message, now=now), now)
+
+    def next_deadline(self) -> float:
+        pool = self._pool.next_deadline()
+        return min(self._session.next_deadline(), math.inf if pool is None else pool)
+
+    def drain(self, now: float) -> None:
+        self._perform(self._session.drain(now=now), now)
+
+    def kill(self, now: float) -> None:
+        for slot in self._session.busy_slots():
+            self._pool.kill(slot, Outcome.STOPPED, now)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _perform(self, actions: Iterable[Action], now: float) -> None:
+        for action in actions:
+            match action:
+                case ToDispatcher():
+                    self._inbound.append(action.message)
+                case StartJob():
+                    self._pool.run(action.job, action.slot, now)
+                case KillSlot():
+                    self._pool.kill(action.slot, action.outcome, now)
+                case Reconnect() | Stop():
+                    # There is no socket to renew, and it is the dispatcher that stops us, not the other way round.
+                    continue
+
+
+def identity(slots: int) -> Identity:
+    """Who this process is as a worker."""
+    name = f"{platform.node()}:{os.getpid()}"
+    return Identity(uuid4().hex, name, platform.node(), os.getpid(), sys.version_info[:2], str(dill.__version__), slots)

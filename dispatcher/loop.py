@@ -1,0 +1,241 @@
+"""The dispatcher's loop: poll, decode, core, perform.
+
+One thread polls the workers' link and never waits for anything else. The store has a thread of its own
+(`StoreThread`), so that heartbeats, deadlines and kills go on while a commit hangs; a bell may ring from
+any thread. All that decides stands in `dispatcher.scheduler`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import zmq
+
+from dispatcher.scheduler import Scheduler, Send
+from dispatcher.store import Exchange, Exchanged, TaskStore
+from everythingfaas.errors import StoreUnavailable
+from everythingfaas.wire.messages import FromWorker
+
+log = logging.getLogger("dispatcher")
+
+#: After a stop was asked for, what runs may go on for so long; then it is killed and given back.
+DRAIN_S = 4.0
+#: And what then remains to be written may take so long.
+FLUSH_S = 2.0
+#: Waits between tries of a failing store.
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+
+
+class Link(Protocol):
+    """The way to the workers: slots of our own, or sockets."""
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Adds what is to be polled."""
+
+    def receive(self, now: float) -> Iterable[tuple[bytes, FromWorker]]:
+        """What has come in. Does not block."""
+
+    def send(self, sends: Iterable[Send], now: float) -> None:
+        """Sends. Does not block."""
+
+    def next_deadline(self) -> float:
+        """When `receive` has something to do although nothing came in."""
+
+    def drain(self, now: float) -> None:
+        """Workers that end with this process: give back what has not begun."""
+
+    def kill(self, now: float) -> None:
+        """Workers that end with this process: end what runs, now."""
+
+    def close(self) -> None: ...
+
+
+class Waker:
+    """Wakes a poller from another thread."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def wake(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class StoreThread:
+    """Does exchanges one at a time, each until the store has taken it."""
+
+    def __init__(self, store: TaskStore, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._wake = wake
+        self._asked: queue.SimpleQueue[Exchange | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Exchanged] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._doubtful = False
+        self.crash: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask(self, exchange: Exchange) -> None:
+        self._asked.put(exchange)
+
+    def answer(self) -> tuple[Exchanged, bool] | None:
+        """The answer that has come, and whether an earlier try of it may have been committed unheard."""
+        try:
+            answer = self._answers.get_nowait()
+        except queue.Empty:
+            return None
+        doubtful, self._doubtful = self._doubtful, False
+        return answer, doubtful
+
+    def close(self, timeout_s: float) -> None:
+        self._closing.set()
+        self._asked.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while (exchange := self._asked.get()) is not None:
+                answer = self._exchange(exchange)
+                if answer is None:
+                    return
+                self._answers.put(answer)
+                self._wake()
+        except BaseException as exc:  # noqa: BLE001 -- whatever it is, the loop has to end and say so
+            self.crash = exc
+            self._wake()
+        finally:
+            self._store.close()
+
+    def _exchange(self, exchange: Exchange) -> Exchanged | None:
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                answer = self._store.exchange(exchange)
+            except StoreUnavailable as exc:
+                if not self._doubtful:
+                    log.warning("the database cannot be written, tasks wait: %s", exc)
+                self._doubtful = True
+                if self._closing.wait(wait_s):
+                    return None
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+            else:
+                if self._doubtful:
+                    log.info("the database can be written again")
+                return answer
+
+
+class Loop:
+    """Runs a scheduler between a store and a link until it is told to stop."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        store: TaskStore,
+        link: Link,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self._core = scheduler
+        self._link = link
+        self._clock = clock
+        self._drain_s = drain_s
+        self._waker = Waker()
+        self._thread = StoreThread(store, self._waker.wake)
+        self._rung = False
+        self._stops = 0
+
+    def ring(self) -> None:
+        """There is new work. From any thread."""
+        self._rung = True
+        self._waker.wake()
+
+    def stop(self) -> None:
+        """Drain and leave; called twice, kill and leave. From any thread, or a signal handler."""
+        self._stops += 1
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Until `stop`, or until another process has taken our lease.
+
+        Raises:
+            Exception: what the store raised that was not `StoreUnavailable`: a mistake of ours, not to be retried.
+        """
+        poller = zmq.Poller()
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        self._link.register(poller)
+        self._thread.start()
+        try:
+            while not self._stops and not self._core.lease_lost:
+                self._turn(poller)
+            self._leave(poller)
+        finally:
+            self._link.close()
+            self._thread.close(FLUSH_S)
+            self._waker.close()
+
+    def _leave(self, poller: zmq.Poller) -> None:
+        self._core.stop()
+        if self._core.lease_lost:
+            log.error("another process has taken over this dispatcher's row; leaving")
+        self._link.drain(self._clock())
+        drained_by = self._clock() + self._drain_s
+        while self._stops < 2 and not self._core.lease_lost and not self._core.is_idle and self._clock() < drained_by:
+            self._turn(poller, until=drained_by)
+        self._link.kill(self._clock())
+        flushed_by = self._clock() + FLUSH_S
+        while not self._core.is_idle and self._clock() < flushed_by:
+            self._turn(poller, until=flushed_by)
+
+    def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
+        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
+        # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
+        poller.poll(max(0, math.ceil(wait_s * 1000)))
+        self._waker.clear()
+        if self._thread.crash is not None:
+            raise self._thread.crash
+        now = self._clock()
+        # Frames that wait are read before `expire` declares anyone lost.
+        sends = self._received(now)
+        answered = self._thread.answer()
+        if answered is not None:
+            answer, doubtful = answered
+            if doubtful:
+                self._core.recall()
+            sends += self._core.exchanged(answer, now=now)
+        if self._rung:
+            self._rung = False
+            self._core.ring()
+        sends += self._core.expire(now=now)
+        while sends:
+            self._link.send(sends, now)
+            sends = self._received(now)
+        exchange = self._core.exchange()
+        if exchange is not None:
+            self._thread.ask(exchange)
+
+    def _received(self, now: float) -> list[Send]:
+        sends: list[Send] = []
+        for peer, message in self._link.receive(now):
+            sends += self._core.receive(peer, message, now=now)
+        return sends
