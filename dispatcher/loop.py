@@ -14,6 +14,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -64,6 +65,8 @@ class Waker:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Closed with the last who could still wake, and not before: the number may be another file's by then.
+        weakref.finalize(self, os.close, self._fd)
 
     def fileno(self) -> int:
         return self._fd
@@ -74,9 +77,6 @@ class Waker:
     def clear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class StoreThread:
@@ -192,7 +192,6 @@ class Loop:
         finally:
             self._link.close()
             self._thread.close(FLUSH_S)
-            self._waker.close()
 
     def _leave(self, poller: zmq.Poller) -> None:
         self._core.stop()
