@@ -1,0 +1,1 @@
+pytest_plugins = ["tests.live", "tests.redis_fixture", "tests.web"]
