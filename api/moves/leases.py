@@ -1,0 +1,190 @@
+"""The dispatchers' own rows, and what they have in their books.
+
+Leases are written and compared by the database's clock alone: no two machines need to agree on the time.
+"""
+
+# Statements are put together from constants of this project; values are parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db.backends.utils import CursorWrapper
+
+from api.dialect import dialect_of
+from api.moves import common
+from api.moves.records import Held
+from everythingfaas.status import Event
+
+
+def register_dispatcher(
+    cursor: CursorWrapper, dispatcher: UUID, mode: str, slots: int, host: str, pid: int, lease_s: float
+) -> int:
+    """Enter a dispatcher, or take over the row that it left when it ran last. Returns its epoch."""
+    now = dialect_of(cursor).now
+    cursor.execute(
+        f"""
+        INSERT INTO api_dispatcher (id, epoch, mode, slots, host, pid, lease_until, snapshot, started)
+        VALUES (%s, 1, %s, %s, %s, %s, {now} + %s, '{{}}', {now})
+        ON CONFLICT (id) DO UPDATE SET
+            epoch = api_dispatcher.epoch + 1, mode = excluded.mode, slots = excluded.slots, host = excluded.host,
+            pid = excluded.pid, lease_until = excluded.lease_until, snapshot = excluded.snapshot,
+            started = excluded.started
+        RETURNING epoch""",
+        [dispatcher, mode, slots, common.text(host, 255), pid, lease_s],
+    )
+    return int(cursor.fetchone()[0])
+
+
+def renew_lease(cursor: CursorWrapper, dispatcher: UUID, epoch: int, lease_s: float, snapshot: str) -> bool:
+    """Prolong the lease, unless the row was taken over: then the dispatcher must drop what it holds."""
+    cursor.execute(
+        f"UPDATE api_dispatcher SET lease_until = {dialect_of(cursor).now} + %s, snapshot = %s"
+        " WHERE id = %s AND epoch = %s",
+        [lease_s, snapshot, dispatcher, epoch],
+    )
+    return bool(cursor.rowcount)
+
+
+def lapsed_dispatchers(cursor: CursorWrapper) -> list[UUID]:
+    """Dispatchers that are believed dead: their lease is out, or tasks name them and they have no row."""
+    dialect = dialect_of(cursor)
+    cursor.execute(
+        f"""
+        SELECT id FROM api_dispatcher WHERE lease_until < {dialect.now}
+        UNION
+        SELECT dispatcher_id FROM api_task
+        WHERE {common.before(Event.COMPLETE)}
+            AND NOT EXISTS (SELECT 1 FROM api_dispatcher d WHERE d.id = api_task.dispatcher_id)"""
+    )
+    return sorted(dialect.uuid(dispatcher) for (dispatcher,) in cursor.fetchall())
+
+
+def fence_dispatcher(cursor: CursorWrapper, dispatcher: UUID) -> bool:
+    """Take the row of a dispatcher whose lease is out, so that it learns of it should it come back.
+
+    Whoever is told so may end or release what it held, in the same transaction: until the commit it can
+    neither renew its lease nor register again. Also true of one that has no row.
+    """
+    dialect = dialect_of(cursor)
+    cursor.execute(
+        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND lease_until < {dialect.now}",
+        [dispatcher],
+    )
+    if cursor.rowcount:
+        return True
+    cursor.execute("SELECT 1 FROM api_dispatcher WHERE id = %s", [dispatcher])
+    return cursor.fetchone() is None
+
+
+def slots_of(cursor: CursorWrapper, dispatcher: UUID) -> int:
+    """How many slots a dispatcher had when it ran last; 0 if it never did."""
+    cursor.execute("SELECT slots FROM api_dispatcher WHERE id = %s", [dispatcher])
+    row = cursor.fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None = None) -> bool:
+    """Remove the row of a dispatcher that holds nothing any more and whose lease is out.
+
+    A dispatcher that stops tells its `epoch`, and need not wait for that. If it does hold something, its lease
+    ends now, and whoever looks for lapsed ones next finds it.
+    """
+    now = dialect_of(cursor).now
+    cursor.execute(
+        "UPDATE api_dispatcher SET lease_until = 0 WHERE id = %s AND epoch = %s",
+        [dispatcher, -1 if epoch is None else epoch],
+    )
+    cursor.execute(
+        f"""
+        DELETE FROM api_dispatcher
+        WHERE id = %s AND lease_until < {now} AND NOT EXISTS (
+            SELECT 1 FROM api_task
+            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})""",
+        [dispatcher],
+    )
+    return bool(cursor.rowcount)
+
+
+def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID, int]]) -> list[Held]:
+    """Take over attempts that workers say they run, from dispatchers whose lease is out or that have no row.
+
+    Returns those that are in this dispatcher's books now, the ones that were before among them.
+    """
+    wanted = [(task, attempt, dispatcher) for task, attempt in set(attempts)]
+    if not wanted:
+        return []
+    dialect = dialect_of(cursor)
+    adopted = common.change(
+        cursor,
+        {"task": "uuid", "attempt": "int", "dispatcher": "uuid"},
+        wanted,
+        [Event.COMPLETE],
+        changes="dispatcher_id = v.dispatcher",
+        condition=f"""NOT EXISTS (
+            SELECT 1 FROM api_dispatcher d
+            WHERE d.id = api_task.dispatcher_id AND d.id <> v.dispatcher AND d.lease_until >= {dialect.now})""",
+        returning="api_task.id",
+    )
+    among = dialect.among("uuid", [dialect.uuid(task) for (task,) in adopted])
+    return _held(cursor, f"id {among.sql}", among.params)
+
+
+def held(cursor: CursorWrapper, dispatcher: UUID) -> list[Held]:
+    """The attempts that a dispatcher has in its books, in the order in which claims give them out."""
+    return _held(cursor, "dispatcher_id = %s", [dispatcher])
+
+
+def _held(cursor: CursorWrapper, condition: str, params: Sequence[Any]) -> list[Held]:
+    dialect = dialect_of(cursor)
+    cursor.execute(
+        f"""
+        SELECT api_task.id, attempt, begun, owner_id, function_id, queue_id, priority, created, run_after, started,
+            deadline_s, at_most_once, max_attempts, policy, starts, deaths, failures, cancel_requested_at, worker,
+            (SELECT f.blob_id FROM api_function f WHERE f.id = api_task.function_id)
+        FROM api_task WHERE {condition} AND {common.before(Event.COMPLETE)}
+        ORDER BY priority DESC, id""",
+        params,
+    )
+    return [
+        Held(
+            task=dialect.uuid(task),
+            attempt=attempt,
+            begun=begun == attempt,
+            owner=owner,
+            function=dialect.uuid(function),
+            blob=blob,
+            queue=queue,
+            priority=priority,
+            created=created,
+            run_after=run_after,
+            started=started,
+            deadline_s=deadline_s,
+            at_most_once=bool(at_most_once),
+            max_attempts=max_attempts,
+            policy=policy,
+            starts=starts,
+            deaths=deaths,
+            failures=failures,
+            cancel_requested=cancel_requested_at is not None,
+            worker=worker,
+        )
+        for (
+            task, attempt, begun, owner, function, queue, priority, created, run_after, started, deadline_s,
+            at_most_once, max_attempts, policy, starts, deaths, failures, cancel_requested_at, worker, blob,
+        ) in cursor.fetchall()
+    ]  # fmt: skip
+
+
+def cancel_requests(cursor: CursorWrapper, dispatcher: UUID) -> list[tuple[UUID, int]]:
+    """The attempts in the dispatcher's books that somebody has asked to cancel."""
+    dialect = dialect_of(cursor)
+    cursor.execute(
+        "SELECT id, attempt FROM api_task WHERE dispatcher_id = %s AND cancel_requested_at IS NOT NULL"
+        f" AND {common.before(Event.COMPLETE)}",
+        [dispatcher],
+    )
+    return [(dialect.uuid(task), attempt) for task, attempt in cursor.fetchall()]

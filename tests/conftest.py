@@ -1,0 +1,185 @@
+"""Fixtures for tests that need a database: a real one, each test on SQLite and on PostgreSQL.
+
+`database` makes the alias "default" stand for a migrated database in the state in which `migrate` leaves it, for
+all threads of this process. Whoever uses it must not use pytest-django's `db` as well (nor `django_user_model`,
+`client` and the like of it, which do): that wraps each test in a transaction that nobody else can see into.
+
+PostgreSQL is a cluster of our own, from the binaries of this machine: without them those tests are skipped,
+except where CI=true says that they must not be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.apps import apps
+from django.core.management import call_command
+from django.db import connection, connections, transaction
+
+#: Tables whose rows come with the migrations, and stay.
+_KEPT = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+@dataclass(frozen=True)
+class Database:
+    vendor: str
+    url: str  #: as FAAS_DATABASE_URL has it
+    settings: dict[str, Any]
+
+
+def _point_default_at(settings: dict[str, Any]) -> None:
+    """New connections called "default", in whatever thread, go to this database from now on."""
+    connections["default"].close()
+    del connections["default"]
+    connections.settings["default"] = settings
+    connections.configure_settings(connections.settings)
+
+
+def _migrated(vendor: str, url: str, settings: dict[str, Any]) -> Database:
+    _point_default_at(settings)
+    call_command("migrate", verbosity=0)
+    return Database(vendor, url, settings)
+
+
+@pytest.fixture(scope="session")
+def _databases(django_db_blocker: Any) -> Iterator[None]:
+    """Lets tests at databases, and puts everything back at the end."""
+    former = connections.settings["default"]
+    with django_db_blocker.unblock():
+        yield
+        _point_default_at(former)
+
+
+@pytest.fixture(scope="session")
+def sqlite_database(_databases: None, tmp_path_factory: pytest.TempPathFactory) -> Database:
+    path = tmp_path_factory.mktemp("sqlite") / "db.sqlite3"
+    settings = {"ENGINE": "faas_project.sqlite", "NAME": path, "CONN_MAX_AGE": None, "OPTIONS": {"timeout": 30}}
+    return _migrated("sqlite", f"sqlite:///{path}", settings)
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(_databases: None) -> Iterator[Database]:
+    binaries = _postgresql_binaries()
+    if binaries is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is not installed, and CI=true: apt-get install postgresql")
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with tempfile.TemporaryDirectory(prefix="faas-pg-") as folder, _cluster(binaries, Path(folder)):
+        settings = {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "postgres",
+            "USER": "faas",
+            "HOST": folder,
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {"options": "-c jit=off -c random_page_cost=1.1"},
+        }
+        yield _migrated("postgresql", f"postgres://faas@/postgres?host={folder}", settings)
+        connections["default"].close()
+
+
+def _postgresql_binaries() -> Path | None:
+    """The folder of the newest PostgreSQL here."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    on_path = shutil.which("postgres")
+    if on_path is not None:
+        folders.append(Path(on_path).resolve().parent)
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+class _cluster:  # noqa: N801 -- used as a function
+    """A server of its own, on a Unix socket in `folder`, as durable as in production."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries, self._folder = binaries, folder
+        # It refuses to run as root.
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self._identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            shutil.chown(folder, "postgres", "postgres")
+
+    def __enter__(self) -> None:
+        data = self._folder / "data"
+        common: dict[str, Any] = {"cwd": self._folder, "env": {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}}
+        initdb = [self._binaries / "initdb", "-D", data, "-U", "faas", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **common, **self._identity)
+        with (self._folder / "log").open("wb") as log:
+            self._server = subprocess.Popen(
+                [self._binaries / "postgres", "-D", data, "-k", self._folder, "-c", "listen_addresses="],
+                stdout=log,
+                stderr=log,
+                **common,
+                **self._identity,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _wait_until_ready(self) -> None:
+        patience = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(host=str(self._folder), user="faas", dbname="postgres").close()
+            except psycopg.OperationalError:
+                if time.monotonic() > patience or self._server.poll() is not None:
+                    pytest.fail(f"PostgreSQL does not start: {(self._folder / 'log').read_text()}")
+                time.sleep(0.05)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._server.send_signal(signal.SIGINT)  # its "fast" shutdown
+        self._server.wait(30)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> Database:
+    """The database behind `database`. Parametrise it indirectly to have one of the two alone."""
+    chosen: Database = request.getfixturevalue(f"{request.param}_database")
+    return chosen
+
+
+@pytest.fixture
+def database(backend: Database) -> Iterator[str]:
+    """The alias of a database in the state in which `migrate` leaves it."""
+    with using(backend):
+        yield "default"
+
+
+@contextmanager
+def using(backend: Database) -> Iterator[None]:
+    """Lets "default" stand for this database, in the state in which `migrate` leaves it."""
+    if connections.settings["default"] is not backend.settings:
+        _point_default_at(backend.settings)
+    empty()
+    yield
+    assert not connection.in_atomic_block
+    connection.close()
+
+
+def empty() -> None:
+    """Remove all rows but those that the migrations have made. Faster than TRUNCATE for tables this small."""
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)} - _KEPT
+    first = {
+        "api_queue": "id > 1",
+        "api_instance": "id > 1",
+        "auth_user": "username <> 'local'",
+    }
+    with transaction.atomic(), connection.cursor() as cursor:
+        existing = set(connection.introspection.table_names(cursor))
+        for table in sorted(tables & existing):
+            cursor.execute(f"DELETE FROM {table} WHERE {first.get(table, 'true')}")
+        cursor.execute("UPDATE api_instance SET generation = 1")
