@@ -48,9 +48,10 @@ class LocalLink:
         self._inbound.clear()
         return received
 
-    def send(self, sends: Iterable[Send], now: float) -> None:
+    def send(self, sends: Iterable[Send], now: float) -> bool:
         for send in sends:
             self._perform(self._session.receive(send.message, now=now), now)
+        return bool(self._inbound)
 
     def next_deadline(self) -> float:
         pool = self._pool.next_deadline()

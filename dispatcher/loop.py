@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -45,8 +46,8 @@ class Link(Protocol):
     def receive(self, now: float) -> Iterable[tuple[bytes, FromWorker]]:
         """What has come in. Does not block."""
 
-    def send(self, sends: Iterable[Send], now: float) -> None:
-        """Sends. Does not block."""
+    def send(self, sends: Iterable[Send], now: float) -> bool:
+        """Sends. Does not block. True if an answer is there already, as it may be in this process."""
 
     def next_deadline(self) -> float:
         """When `receive` has something to do although nothing came in."""
@@ -86,7 +87,7 @@ class StoreThread:
         self._store = store
         self._wake = wake
         self._asked: queue.SimpleQueue[Exchange | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Exchanged] = queue.SimpleQueue()
+        self._answers: deque[Exchanged] = deque(maxlen=1)  # one exchange is under way at a time
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._doubtful = False
@@ -100,10 +101,9 @@ class StoreThread:
 
     def answer(self) -> tuple[Exchanged, bool] | None:
         """The answer that has come, and whether an earlier try of it may have been committed unheard."""
-        try:
-            answer = self._answers.get_nowait()
-        except queue.Empty:
+        if not self._answers:
             return None
+        answer = self._answers.pop()
         doubtful, self._doubtful = self._doubtful, False
         return answer, doubtful
 
@@ -118,7 +118,7 @@ class StoreThread:
                 answer = self._exchange(exchange)
                 if answer is None:
                     return
-                self._answers.put(answer)
+                self._answers.append(answer)
                 self._wake()
         except BaseException as exc:  # noqa: BLE001 -- whatever it is, the loop has to end and say so
             self.crash = exc
@@ -209,8 +209,9 @@ class Loop:
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
         wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
-        poller.poll(max(0, math.ceil(wait_s * 1000)))
-        self._waker.clear()
+        woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
+        if any(source == self._waker.fileno() for source, _ in woken):
+            self._waker.clear()
         if self._thread.crash is not None:
             raise self._thread.crash
         now = self._clock()
@@ -227,8 +228,8 @@ class Loop:
             self._core.ring()
         sends += self._core.expire(now=now)
         while sends:
-            self._link.send(sends, now)
-            sends = self._received(now)
+            answered_at_once = self._link.send(sends, now)
+            sends = self._received(now) if answered_at_once else []
         exchange = self._core.exchange()
         if exchange is not None:
             self._thread.ask(exchange)

@@ -16,8 +16,11 @@ Three rules keep it right whatever is lost on the way:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.policies import choose, failed, prefetch, verdict
 from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration
@@ -65,8 +68,7 @@ RUN_WEIGHT = 0.1
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """A message for a worker."""
 
     peer: bytes

@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from everythingfaas.status import Outcome
@@ -60,30 +61,25 @@ ORPHAN_S = 300.0
 CACHE_BYTES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     message: FromWorker
 
 
-@dataclass(frozen=True, slots=True)
-class StartJob:
+class StartJob(Struct, frozen=True):
     slot: int
     job: SlotJob
 
 
-@dataclass(frozen=True, slots=True)
-class KillSlot:
+class KillSlot(Struct, frozen=True):
     slot: int
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(Struct, frozen=True):
     """The dispatcher is silent: take a new socket, to the next of the addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """The session is over."""
 
     reason: str
@@ -93,8 +89,7 @@ Action = Send | StartJob | KillSlot | Reconnect | Stop
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who this worker is."""
 
     worker: str

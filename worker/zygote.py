@@ -127,7 +127,7 @@ class ZygoteHandle:
         Raises:
             EOFError: it is gone.
         """
-        packets = []
+        packets: list[Packet] = []
         while True:
             try:
                 packet = control.decode(self._socket.recv(2 * control.SIZE))

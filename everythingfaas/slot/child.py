@@ -67,8 +67,8 @@ def _take_descriptors(connection: int, output: int) -> None:
         if int(name) > _SOCKET:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-    sys.stdout = sys.__stdout__ = _text_stream(_OUTPUT)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text_stream(_ERRORS)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _text_stream(_OUTPUT)  # type: ignore[assignment,misc]
+    sys.stderr = sys.__stderr__ = _text_stream(_ERRORS)  # type: ignore[assignment,misc]
 
 
 def _text_stream(descriptor: int) -> TextIO:

@@ -100,10 +100,12 @@ def start_pool(folder: Path, slots: int = 2, **limits: int) -> Driver:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    others = set(proctree.children(os.getpid()))  # servers that other tests share
     driver = start_pool(tmp_path_factory.mktemp("folder"))
     yield driver
     driver.pool.close()
-    assert proctree.descendants(os.getpid()) == []
+    # What is left of a tree comes to us, since we are a subreaper.
+    assert set(proctree.children(os.getpid())) <= others
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_output_is_kept_with_the_attempt(appliance: Appliance) -> None:
         pytest.skip("the API that shows attempts is still to come, and the database is not known here")
     with sqlite3.connect(f"file:{appliance.data_dir}/db.sqlite3?mode=ro", uri=True) as database:
         rows = database.execute("SELECT output_head FROM api_attempt WHERE task_id = ?", [task.replace("-", "")])
-        assert rows.fetchall() == [(b"and from below\nhello from the function\n",)]
+        assert rows.fetchall() == [(b"hello from the function\nand from below\n",)]
     database.close()
 
 

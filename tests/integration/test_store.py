@@ -1,0 +1,304 @@
+"""One contract for every store of the dispatcher: the one in memory, and Django's on both databases."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection, transaction
+from msgspec.structs import replace
+
+from api import moves
+from api.models import new_id
+from dispatcher.django_store import Announcer, DjangoStore
+from dispatcher.memory import MemoryStore, MemoryTask
+from dispatcher.policies import verdict
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Policy, Released, TaskStore
+from everythingfaas.status import Event, Outcome, State
+from everythingfaas.wire.messages import Blob, Error, Report
+from tests.conftest import using
+
+CODE = b"the function's bytes"
+FUNCTION = hashlib.sha256(CODE).hexdigest()
+
+
+@dataclass
+class Row:
+    state: State
+    attempt: int
+    starts: int
+    deaths: int
+    failures: int
+    result: bytes | None
+
+
+class Memory:
+    """A store, and hands that reach behind it."""
+
+    def __init__(self) -> None:
+        self.store: TaskStore = MemoryStore()
+        assert isinstance(self.store, MemoryStore)
+        self.memory = self.store
+        self.memory.functions[FUNCTION] = CODE
+
+    def again(self) -> TaskStore:
+        return self.memory
+
+    def submit(self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0) -> str:
+        task = str(new_id())
+        self.memory.submit(MemoryTask(task, FUNCTION, payload, policy=policy or Policy(), priority=priority))
+        return task
+
+    def cancel(self, task: str) -> None:
+        self.memory.cancel(task)
+
+    def row(self, task: str) -> Row:
+        row = self.memory.tasks[task]
+        return Row(row.state, row.attempt, row.starts, row.deaths, row.failures, row.result)
+
+
+class Django:
+    """The same, for the store on the database that "default" stands for."""
+
+    def __init__(self) -> None:
+        self.dispatcher = uuid4()
+        self.store: TaskStore = self.again()
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT id FROM auth_user WHERE username = 'local'")
+            self.owner = cursor.fetchone()[0]
+            self.function = moves.register(cursor, self.owner, "function", CODE, created=time.time())
+
+    def again(self) -> TaskStore:
+        # No Redis listens there: mirrors and announcements are tested elsewhere, and must not be needed here.
+        return DjangoStore(self.dispatcher, Announcer("redis://127.0.0.1:1/0"), writer="test")
+
+    def submit(self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0) -> str:
+        policy = policy or Policy()
+        task = new_id()
+        submission = moves.Submission(
+            task,
+            self.owner,
+            self.function,
+            payload,
+            time.time(),
+            priority=priority,
+            at_most_once=policy.at_most_once,
+            max_attempts=policy.max_attempts,
+        )
+        with transaction.atomic(), connection.cursor() as cursor:
+            moves.submit(cursor, [submission])
+        return str(task)
+
+    def cancel(self, task: str) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            moves.cancel(cursor, [_uuid(task)], time.time())
+
+    def row(self, task: str) -> Row:
+        with connection.cursor() as cursor:
+            view = moves.read(cursor, [_uuid(task)])[_uuid(task)]
+            counts = "SELECT attempt, starts, deaths, failures FROM api_task WHERE id = %s"
+            cursor.execute(counts, [_uuid(task).hex if connection.vendor == "sqlite" else _uuid(task)])
+            return Row(view.state, *cursor.fetchone(), view.result)
+
+
+def _uuid(text: str) -> Any:
+    from uuid import UUID
+
+    return UUID(text)
+
+
+Hands = Memory | Django
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def hands(request: pytest.FixtureRequest) -> Iterator[Hands]:
+    if request.param == "memory":
+        yield Memory()
+        return
+    with using(request.getfixturevalue(f"{request.param}_database")):
+        yield Django()
+
+
+def claim(hands: Hands, limit: int = 1) -> list[Claimed]:
+    return hands.store.exchange(Exchange(claim=limit)).claimed
+
+
+def report(claimed: Claimed, outcome: Outcome = Outcome.RETURNED, *, begun: bool = True) -> Report:
+    error = Error("ValueError", "wrong", "Traceback") if outcome is Outcome.RAISED else None
+    code = 3 if outcome is Outcome.DIED else None
+    result = b"result" if outcome in (Outcome.RETURNED, Outcome.RAISED) else b""
+    return Report(claimed.task, claimed.attempt, int(outcome), Blob(result), begun, 0.1, 0.0, 0, error, code)
+
+
+def end(hands: Hands, claimed: Claimed, outcome: Outcome = Outcome.RETURNED, **kwargs: Any) -> int:
+    """Ends an attempt as the scheduler would. Returns how many were too late."""
+    decision = verdict(
+        claimed, report(claimed, outcome, **kwargs), worker="w", cancelled=False, begin_recorded=claimed.begun
+    )
+    exchange = Exchange(ended=[decision]) if isinstance(decision, Ended) else Exchange(released=[decision])
+    return hands.store.exchange(exchange).stale
+
+
+def test_a_claimed_task_carries_all_that_running_it_needs(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit(b"arguments", policy=Policy(max_attempts=7))
+    (claimed,) = claim(hands)
+    assert (claimed.task, claimed.attempt, claimed.function, claimed.payload) == (task, 1, FUNCTION, b"arguments")
+    assert claimed.policy == Policy(max_attempts=7)
+    assert hands.row(task) == Row(State.RUNNING, 1, 0, 0, 0, None)
+
+
+def test_claims_keep_order_priority_and_limit(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    first, second, urgent = hands.submit(), hands.submit(), hands.submit(priority=5)
+    assert [item.task for item in claim(hands, 2)] == [urgent, first]
+    assert [item.task for item in claim(hands, 2)] == [second]
+    assert claim(hands, 2) == []
+
+
+def test_a_result_ends_the_task_once(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    assert end(hands, claimed) == 0
+    assert hands.row(task) == Row(State.COMPLETED, 1, 1, 0, 0, b"result")
+    assert end(hands, claimed, Outcome.RAISED) == 1
+    assert hands.row(task) == Row(State.COMPLETED, 1, 1, 0, 0, b"result")
+
+
+def test_a_stale_attempt_changes_nothing(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (old,) = claim(hands)
+    end(hands, old, Outcome.DIED)
+    (new,) = claim(hands)
+    assert (new.attempt, new.starts, new.deaths) == (2, 1, 1)
+    assert end(hands, old) == 1
+    hands.store.exchange(Exchange(begun=[Begin(task, old.attempt, 0.0)]))
+    assert hands.row(task) == Row(State.RUNNING, 2, 1, 1, 0, None)
+    assert end(hands, new) == 0
+    assert hands.row(task).state is State.COMPLETED
+
+
+def test_a_begin_counts_one_start_however_often_it_is_told(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    for _ in range(2):
+        hands.store.exchange(Exchange(begun=[Begin(task, 1, 0.0)]))
+    assert hands.row(task).starts == 1
+    end(hands, replace(claimed, begun=True))
+    assert hands.row(task).starts == 1
+
+
+def test_what_may_start_once_counts_its_start_with_the_claim(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit(policy=Policy(at_most_once=True))
+    (claimed,) = claim(hands)
+    assert hands.row(task).starts == 1
+    hands.store.exchange(Exchange(released=[Released(None, task, claimed.attempt)]))
+    assert hands.row(task) == Row(State.QUEUED, 1, 0, 0, 0, None)
+    (claimed,) = claim(hands)
+    end(hands, claimed, Outcome.LOST)
+    assert (hands.row(task).state, hands.row(task).starts) == (State.FAILED, 1)
+
+
+def test_what_never_began_goes_back_as_if_never_given_out(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    end(hands, claimed, Outcome.LOST, begun=False)
+    assert hands.row(task) == Row(State.QUEUED, 1, 0, 0, 0, None)
+
+
+def test_one_exchange_ends_and_claims(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    first, second = hands.submit(), hands.submit()
+    (claimed,) = claim(hands)
+    decision = verdict(claimed, report(claimed), worker="w", cancelled=False, begin_recorded=False)
+    assert isinstance(decision, Ended)
+    answer = hands.store.exchange(Exchange(ended=[decision], claim=5))
+    assert [item.task for item in answer.claimed] == [second]
+    assert hands.row(first).state is State.COMPLETED
+
+
+def test_a_cancel_of_what_runs_is_told_at_the_next_look(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    running, queued = hands.submit(), hands.submit()
+    (claimed,) = claim(hands)
+    hands.cancel(running)
+    hands.cancel(queued)
+    assert hands.row(queued).state is State.CANCELLED
+    assert hands.store.exchange(Exchange(look=True, claim=1)).cancelled == [(running, claimed.attempt)]
+    end(hands, claimed, Outcome.CANCELLED)
+    assert hands.row(running).state is State.CANCELLED
+
+
+def test_a_dispatcher_that_starts_again_finds_what_it_held(hands: Hands) -> None:
+    first = hands.store.register(mode="local", slots=3)
+    tasks = [hands.submit() for _ in range(3)]
+    claim(hands, 2)
+    hands.store.exchange(Exchange(begun=[Begin(tasks[0], 1, 0.0)]))
+    hands.store = hands.again()
+    second = hands.store.register(mode="local", slots=1)
+    assert second.epoch == first.epoch + 1
+    assert [(item.task, item.attempt, item.begun) for item in second.held] == [
+        (tasks[0], 1, True),
+        (tasks[1], 1, False),
+    ]
+
+
+def test_attempts_of_a_returning_worker_are_adopted_or_refused(hands: Hands) -> None:
+    hands.store.register(mode="push", slots=1)
+    task, other = hands.submit(), hands.submit()
+    claim(hands)
+    answer = hands.store.exchange(Exchange(adopt=[(task, 1), (task, 7), (other, 1)]))
+    assert [(item.task, item.attempt) for item in answer.adopted] == [(task, 1)]
+    assert sorted(answer.refused) == sorted([(task, 7), (other, 1)])
+
+
+def test_recall_lists_what_a_lost_answer_had_claimed(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    claim(hands)
+    held = hands.store.exchange(Exchange(recall=True)).held
+    assert held is not None
+    assert [(item.task, item.attempt) for item in held] == [(task, 1)]
+
+
+def test_functions_are_fetched_by_hash(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    answer = hands.store.exchange(Exchange(functions={FUNCTION, "0" * 64}))
+    assert answer.functions == {FUNCTION: CODE}
+
+
+def test_an_end_is_a_move_of_the_table(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    outcomes = {
+        Outcome.RETURNED: State.COMPLETED,
+        Outcome.RAISED: State.FAILED,
+        Outcome.DEADLINE: State.FAILED,
+        Outcome.CANCELLED: State.CANCELLED,
+        Outcome.DIED: State.QUEUED,
+        Outcome.LOST: State.QUEUED,
+        Outcome.STOPPED: State.QUEUED,
+    }
+    for outcome, state in outcomes.items():
+        task = hands.submit(priority=1)
+        (claimed,) = claim(hands)
+        assert claimed.task == task
+        end(hands, claimed, outcome)
+        assert hands.row(task).state is state
+        hands.cancel(task)
+
+
+def test_the_summary_of_a_failure_is_one_line(hands: Hands) -> None:
+    claimed = Claimed(str(new_id()), 1, "1", FUNCTION, b"")
+    decision = verdict(claimed, report(claimed, Outcome.RAISED), worker="w", cancelled=False, begin_recorded=False)
+    assert isinstance(decision, Ended)
+    assert (decision.event, decision.summary) == (Event.FAIL, "ValueError: wrong")
