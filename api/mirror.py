@@ -1,0 +1,190 @@
+"""Everything of ours in Redis: keys, channels and the commands that touch them.
+
+    faas:task:{id}   hash: attempt, rank, state, and result if it is small; lives for an hour
+    faas:bell        channel: there is new work. The dispatcher looks at once, instead of within a second.
+    faas:done        channel: these tasks have ended, 16 bytes of id each. Who waits for one looks at once.
+
+A mirror of a task is a copy of what its row said, for readers who would rather not ask the database. It is
+believed only where it says that the task has ended, for that never changes; it is written after the commit
+that it speaks of, and whether it is written at all matters to nobody but the clock.
+
+Writers are many and slow in different ways, so one script decides what may replace what: attempt and rank never
+go down, and nothing replaces an end.
+
+The first half of this module builds commands and does nothing with them. `Mirror` sends them from the
+event loop of a web process, `SyncMirror` from the thread of a dispatcher.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import hiredis
+
+from api.redis_link import TIMEOUT_S, Command, RedisLink, RedisUnavailable, SyncLink
+
+log = logging.getLogger("api.mirror")
+
+BELL: Final = "faas:bell"
+DONE: Final = "faas:done"
+
+#: Results up to this many bytes are mirrored.
+MAX_RESULT_BYTES = 64 * 1024
+#: One run of the script, during which Redis does nothing else, is of at most so many tasks and bytes of results.
+SCRIPT_TASKS = 500
+SCRIPT_BYTES = 1024**2
+#: How long a mirror lives, in seconds.
+TTL_S = 3600
+
+#: How far the words of the contract have come. Those of the same rank are both ends.
+RANKS: Final = {"QUEUED": 0, "RUNNING": 1, "COMPLETED": 2, "FAILED": 2}
+
+_ENDED: Final = 2
+
+_WRITE: Final = """
+for i, key in ipairs(KEYS) do
+  local at = 4 * i - 2
+  local attempt, rank = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local old = redis.call('HMGET', key, 'attempt', 'rank')
+  local old_attempt, old_rank = tonumber(old[1] or -1), tonumber(old[2] or -1)
+  local forward = attempt >= old_attempt and rank >= old_rank and (attempt > old_attempt or rank > old_rank)
+  if forward and old_rank < 2 then
+    redis.call('HSET', key, 'attempt', attempt, 'rank', rank, 'state', ARGV[at + 2])
+    if ARGV[at + 3] ~= '' then
+      redis.call('HSET', key, 'result', ARGV[at + 3])
+    end
+    redis.call('EXPIRE', key, ARGV[1])
+  end
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a row said after a commit: its attempt, and the contract's word for its state."""
+
+    task: UUID
+    attempt: int
+    state: str
+    result: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a mirror says of a task that has ended. Without a result, where that was too large to be kept here."""
+
+    state: str
+    result: bytes | None
+
+
+def key(task: UUID) -> str:
+    return f"faas:task:{task}"
+
+
+def write(entries: Iterable[Entry]) -> list[Command]:
+    """Mirrors `entries`, each unless what is there is as far or further."""
+    commands: list[Command] = []
+    keys: list[str] = []
+    values: list[str | int | bytes] = [TTL_S]
+    size = 0
+    for entry in entries:
+        result = entry.result if entry.result and len(entry.result) <= MAX_RESULT_BYTES else b""
+        if len(keys) == SCRIPT_TASKS or size + len(result) > SCRIPT_BYTES:
+            commands.append(("EVAL", _WRITE, len(keys), *keys, *values))
+            keys, values, size = [], [TTL_S], 0
+        keys.append(key(entry.task))
+        values += (entry.attempt, RANKS[entry.state], entry.state, result)
+        size += len(result)
+    if keys:
+        commands.append(("EVAL", _WRITE, len(keys), *keys, *values))
+    return commands
+
+
+def read(task: UUID) -> Command:
+    return ("HMGET", key(task), "rank", "state", "result")
+
+
+def read_state(task: UUID) -> Command:
+    return ("HMGET", key(task), "rank", "state")
+
+
+def ending(reply: Sequence[bytes | None]) -> Ending | None:
+    """What the reply to `read` or `read_state` says, if it can be believed: None unless the task has ended."""
+    rank, state, *rest = reply
+    if rank is None or state is None or int(rank) < _ENDED:
+        return None
+    return Ending(state.decode(), rest[0] if rest else None)
+
+
+def ring() -> list[Command]:
+    """Tells dispatchers that there is new work."""
+    return [("PUBLISH", BELL, b"")]
+
+
+def announce(tasks: Iterable[UUID]) -> list[Command]:
+    """Tells those who wait for `tasks` that they have ended."""
+    ids = b"".join(task.bytes for task in tasks)
+    return [("PUBLISH", DONE, ids)] if ids else []
+
+
+def announced(message: bytes) -> list[bytes]:
+    """The ids in a message of `announce`, as 16 bytes each."""
+    return [message[at : at + 16] for at in range(0, len(message), 16)]
+
+
+class Mirror:
+    """The web's side, on the event loop."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    def submitted(self, tasks: Iterable[UUID]) -> None:
+        """`tasks` are committed. The bell first: somebody may be idle."""
+        self._link.send([*ring(), *write(Entry(task, 0, "QUEUED") for task in tasks)])
+
+    async def ending(self, task: UUID, *, with_result: bool) -> Ending | None:
+        """How `task` ended, if it has and a mirror says so."""
+        try:
+            return ending(await self._link.call(read(task) if with_result else read_state(task)))
+        except (RedisUnavailable, hiredis.ReplyError) as exc:
+            log.debug("no mirror of %s: %s", task, exc)
+            return None
+
+
+class SyncMirror:
+    """The dispatcher's side. Never raises: what cannot be mirrored now will be read from the database."""
+
+    #: After a failure nothing is tried for so many seconds, so that a server which hangs costs little.
+    rest_s = 1.0
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._link = SyncLink(url, timeout_s=timeout_s)
+        self._rests_until = 0.0
+
+    def begun(self, tasks: Sequence[tuple[UUID, int]]) -> None:
+        """Of each task: its attempt, which a slot has begun."""
+        self._do(write(Entry(task, attempt, "RUNNING") for task, attempt in tasks))
+
+    def ended(self, tasks: Sequence[tuple[UUID, int, str, bytes | None]]) -> None:
+        """Of each task: its last attempt, the contract's word for its state, and its result."""
+        self._do([*write(Entry(*task) for task in tasks), *announce(task for task, *_ in tasks)])
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _do(self, commands: Sequence[Command]) -> None:
+        if not commands or time.monotonic() < self._rests_until:
+            return
+        try:
+            refused = [reply for reply in self._link.call(commands) if isinstance(reply, Exception)]
+        except RedisUnavailable as exc:
+            self._rests_until = time.monotonic() + self.rest_s
+            log.warning("results are not mirrored: %s", exc)
+        else:
+            if refused:
+                log.warning("Redis refused %d of %d commands: %s", len(refused), len(commands), refused[0])

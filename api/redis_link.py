@@ -1,0 +1,387 @@
+"""Redis for the event loop: one connection that pipelines by itself, and one that listens. For a thread: `SyncLink`.
+
+What several requests ask within one turn of the loop leaves as one write, and the replies come back in the
+order of the questions: that is all a pipeline is, and it makes a call some ten times cheaper than a round
+trip of its own.
+
+Redis is a help and never a need here. So nothing waits for it: a call fails at once while there is no
+connection, and a connection that does not answer in time is dropped with everything that waits on it, while
+somebody tries to connect again in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import hiredis
+
+from everythingfaas.errors import ConfigurationError
+
+log = logging.getLogger("api.redis")
+
+Command: TypeAlias = tuple[str | int | float | bytes, ...]
+
+EXPECTED = "expected unix:///path, redis://host:port/db or rediss://host:port/db"
+
+#: A reply that takes longer than this many seconds counts as none.
+TIMEOUT_S = 0.5
+#: How long connecting and the greeting may take together.
+CONNECT_S = 2.0
+#: How long to wait before connecting again: doubled each time, up to the second.
+BACKOFF_S = (0.05, 2.0)
+
+
+_NOTHING = object()
+
+
+class RedisUnavailable(Exception):
+    """There is no connection, or it was lost, or the answer did not come in time."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is, and how to introduce oneself: what is in a URL."""
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    path: str = ""  #: of a Unix socket, which then comes before host and port
+    tls: bool = False
+    user: str = ""
+    password: str = ""
+    db: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Of ``unix:///path?db=1``, ``redis://user:password@host:port/1`` or ``rediss://…``.
+
+        Raises:
+            ConfigurationError: it is none of these. The message does not hold the URL, which may hold a password.
+        """
+        parts = urlsplit(url)
+        is_unix = parts.scheme == "unix"
+        if not is_unix and parts.scheme not in ("redis", "rediss"):
+            raise ConfigurationError(f"FAAS_REDIS_URL: {EXPECTED}")
+        try:
+            db = int(parse_qs(parts.query).get("db", ["0"])[0] if is_unix else parts.path.strip("/") or 0)
+            port = parts.port or 6379
+        except ValueError:
+            raise ConfigurationError(f"FAAS_REDIS_URL: {EXPECTED}") from None
+        return cls(
+            host=parts.hostname or "127.0.0.1",
+            port=port,
+            path=unquote(parts.path) if is_unix else "",
+            tls=parts.scheme == "rediss",
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            db=db,
+        )
+
+    def greeting(self) -> list[Command]:
+        """The commands that begin a connection. The last one asks whether anybody is there."""
+        commands: list[Command] = []
+        if self.password:
+            commands.append(("AUTH", self.user, self.password) if self.user else ("AUTH", self.password))
+        if self.db:
+            commands.append(("SELECT", self.db))
+        commands.append(("PING",))
+        return commands
+
+
+def _pack(command: Command) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # annotated for one item
+    return packed
+
+
+class SyncLink:
+    """A connection for one thread, which sends a list of commands in one write and reads all their replies.
+
+    Connects when it is first used, and again after a failure.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._address = Address.parse(url)
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+
+    def call(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to `commands`; one that was refused is a `hiredis.ReplyError` among them.
+
+        Raises:
+            RedisUnavailable: there is no connection, it was lost, or the answer did not come in time.
+        """
+        try:
+            if self._socket is None:
+                self._connect()
+            return self._exchange(commands)
+        except (OSError, hiredis.ProtocolError) as exc:
+            self.close()
+            raise RedisUnavailable(str(exc)) from exc
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self) -> None:
+        address = self._address
+        if address.path:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(self._timeout_s)
+            self._socket.connect(address.path)
+        else:
+            self._socket = socket.create_connection((address.host, address.port), self._timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.tls:
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=address.host)
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        refused = [reply for reply in self._exchange(address.greeting()) if isinstance(reply, Exception)]
+        if refused:
+            raise OSError(str(refused[0]))
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        assert self._socket is not None
+        self._socket.sendall(b"".join(map(_pack, commands)))
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("closed by the server")
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                replies.append(reply)
+        return replies
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: commands out, in one write for each turn of the loop, and replies in."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.lost: asyncio.Future[str] = loop.create_future()  #: done, with the reason, when it has ended
+        self._loop = loop
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._out: list[bytes] = []
+        #: Who waits for the next replies, in order, and until when; None: nobody does.
+        self._replies: deque[tuple[asyncio.Future[Any] | None, float]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._on_message: Callable[[Any], None] | None = None
+
+    def call(self, command: Command) -> asyncio.Future[Any]:
+        """The reply to `command`; fails with RedisUnavailable or hiredis.ReplyError."""
+        future = self._loop.create_future()
+        self._queue(command, future)
+        return future
+
+    def send(self, commands: Iterable[Command]) -> None:
+        """Sends, and looks at the replies only to log what was refused."""
+        for command in commands:
+            self._queue(command, None)
+
+    def subscribe(self, channel: str, on_message: Callable[[Any], None]) -> None:
+        """From here on whatever comes is a message, and nothing else can be asked."""
+        self._on_message = on_message
+        self._transport.write(_pack(("SUBSCRIBE", channel)))
+
+    def drop(self, reason: str) -> None:
+        self._transport.abort()
+        self._end(reason)
+
+    def _queue(self, command: Command, future: asyncio.Future[Any] | None) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(_pack(command))
+        self._replies.append((future, self._loop.time() + TIMEOUT_S))
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(TIMEOUT_S, self._check)
+
+    def _flush(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _check(self) -> None:
+        self._alarm = None
+        if self._replies:
+            deadline = self._replies[0][1]
+            if deadline <= self._loop.time():
+                self.drop(f"no answer in {TIMEOUT_S:g} s")
+            else:
+                self._alarm = self._loop.call_at(deadline, self._check)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                if self._on_message is not None:
+                    self._on_message(reply)
+                elif self._replies:
+                    self._replied(reply)
+                else:
+                    self.drop("an answer that nobody asked for")
+                    return
+        except hiredis.ProtocolError as exc:
+            self.drop(f"not the protocol of Redis: {exc}")
+
+    def _replied(self, reply: Any) -> None:
+        future, _ = self._replies.popleft()
+        if future is None:
+            if isinstance(reply, Exception):
+                log.warning("Redis refused a command: %s", reply)
+        elif not future.done():
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc or "closed by the server"))
+
+    def _end(self, reason: str) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        while self._replies:
+            future, _ = self._replies.popleft()
+            if future is not None and not future.done():
+                future.set_exception(RedisUnavailable(reason))
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+
+class _Keeper:
+    """Keeps one connection: whenever it is lost, tries to connect again until it is closed."""
+
+    _name: ClassVar[str]
+
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._address = Address.parse(url)
+        self._loop = loop
+        self._connection: _Connection | None = None
+        self._task = loop.create_task(self._keep())
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._connection is not None:
+            self._connection.drop("closed here")
+            self._connection = None
+
+    async def _keep(self) -> None:
+        pause, longest = BACKOFF_S
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    connection = await self._connect()
+            except (OSError, RedisUnavailable, hiredis.HiredisError) as exc:  # a TimeoutError is an OSError
+                if pause == BACKOFF_S[0]:
+                    log.warning("%s: Redis cannot be reached: %s", self._name, exc or "no answer")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+                continue
+            log.info("%s: connected to Redis", self._name)
+            pause = BACKOFF_S[0]
+            self._connection = connection
+            self._connected(connection)
+            reason = await connection.lost
+            self._connection = None
+            log.warning("%s: lost Redis: %s", self._name, reason)
+            self._disconnected()
+
+    async def _connect(self) -> _Connection:
+        address = self._address
+        made: tuple[Any, _Connection]
+        if address.path:
+            made = await self._loop.create_unix_connection(lambda: _Connection(self._loop), address.path)
+        else:
+            tls = ssl.create_default_context() if address.tls else None
+            made = await self._loop.create_connection(
+                lambda: _Connection(self._loop), address.host, address.port, ssl=tls
+            )
+        connection = made[1]
+        try:
+            await asyncio.gather(*(connection.call(command) for command in address.greeting()))
+        except BaseException:
+            connection.drop("not let in")
+            raise
+        return connection
+
+    def _connected(self, connection: _Connection) -> None:
+        """Called each time that there is a connection."""
+
+    def _disconnected(self) -> None:
+        """Called each time that it was lost."""
+
+
+class RedisLink(_Keeper):
+    """The connection for commands."""
+
+    _name = "link"
+
+    async def call(self, command: Command) -> Any:
+        """The reply to `command`.
+
+        Raises:
+            RedisUnavailable: nobody is connected, or no reply came in time. It may have been done all the same.
+            hiredis.ReplyError: the server refused it.
+        """
+        if self._connection is None:
+            raise RedisUnavailable("not connected")
+        return await self._connection.call(command)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Sends `commands` if there is a connection. Nobody hears what came of them."""
+        if self._connection is not None:
+            self._connection.send(commands)
+
+
+class Subscription(_Keeper):
+    """The connection that listens to one channel."""
+
+    _name = "subscription"
+
+    def __init__(
+        self,
+        url: str,
+        loop: asyncio.AbstractEventLoop,
+        channel: str,
+        *,
+        on_message: Callable[[bytes], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """`on_change` is called whenever it begins to listen, for messages may have been missed, and when it ceases."""
+        self._channel = channel
+        self._on_message = on_message
+        self._on_change = on_change
+        super().__init__(url, loop)
+
+    def _connected(self, connection: _Connection) -> None:
+        connection.subscribe(self._channel, self._received)
+
+    def _disconnected(self) -> None:
+        self._on_change()
+
+    def _received(self, message: Any) -> None:
+        match message:
+            case [b"message", _, bytes(payload)]:
+                self._on_message(payload)
+            case [b"subscribe", *_]:
+                self._on_change()
+            case Exception():
+                log.warning("subscription: Redis refused it: %s", message)

@@ -1,0 +1,193 @@
+"""What the HTTP side can do. Views decode, call one of these, and encode.
+
+A process that serves has one `Services`, which owns what it keeps open: the thread that writes, the one that reads,
+and the connections to Redis. It starts on the running loop when somebody first asks for it, because not
+every server tells an application that it has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import RequestAborted
+
+from api import health, moves
+from api.errors import Conflict, NotFound
+from api.functions import local_owner
+from api.mirror import DONE, Mirror
+from api.models import new_id
+from api.moves import Accepted, FunctionView, Submission, TaskView
+from api.reader import Reader
+from api.redis_link import RedisLink, Subscription
+from api.tally import Tally
+from api.waiters import Waiters
+from api.writer import Writer
+from everythingfaas.pickles import check_arguments
+from everythingfaas.serialize import decode
+from everythingfaas.settings import Settings
+from everythingfaas.status import contract_state
+
+#: The longest that a client may wait for a result with one request, in seconds.
+MAX_WAIT_S = 60.0
+
+
+class Outcome(NamedTuple):
+    """How far a task has come, in the contract's word, and its result if it has ended."""
+
+    status: str
+    has_ended: bool
+    result: bytes
+
+
+class Services:
+    """Everything that one web process keeps open."""
+
+    def __init__(self, faas: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.reader = Reader(loop)
+        self.link = RedisLink(faas.redis_address, loop)
+        self.mirror = Mirror(self.link)
+        self.waiters = Waiters(loop, read=self._read_all, is_told=lambda: self.subscription.connected)
+        self.subscription = Subscription(
+            faas.redis_address, loop, DONE, on_message=self.waiters.told, on_change=self.waiters.look
+        )
+        self.writer = Writer(loop, Tally(f"web:{socket.gethostname()}:{faas.port}"[:64]), self._committed)
+        self._owner: int | None = None
+
+    async def close(self) -> None:
+        """Answers what waits, writes what was accepted, and closes everything."""
+        await self.waiters.close()
+        await self.writer.close()
+        await self.reader.close()
+        await self.subscription.close()
+        await self.link.close()
+
+    def abandon(self) -> None:
+        """Refuses what waits to be written or read: there is no time left."""
+        self.writer.abandon()
+        self.reader.abandon()
+
+    async def execute(self, function_id: str, payload: str, idempotency_key: str | None) -> UUID:
+        """Accepts a task: returns its id after the commit that holds it.
+
+        Raises:
+            NotFound: there is no such function.
+            InvalidPayload: `payload` is not base64 of a pickle.
+            Conflict: the key came before, with another function or payload.
+            StoreUnavailable: it is not accepted.
+        """
+        function = await self.function(function_id)
+        raw = decode(payload)
+        check_arguments(raw)
+        body_hash = None
+        if idempotency_key is not None:
+            body_hash = hashlib.sha256(function.id.bytes + raw).hexdigest()
+        accepted = await self.writer.submit(
+            Submission(
+                id=new_id(),
+                owner=await self.owner(),
+                function=function.id,
+                payload=raw,
+                created=time.time(),
+                queue=function.queue,
+                idempotency_key=idempotency_key,
+                body_hash=body_hash,
+            )
+        )
+        if accepted.conflict:
+            raise Conflict("this Idempotency-Key came before, with another body", field="Idempotency-Key")
+        return accepted.id
+
+    async def function(self, function_id: str) -> FunctionView:
+        """Raises NotFound unless there is one, and it is the caller's."""
+        found = await self.reader.function(parse_id(function_id, "function"))
+        if found is None or found.owner != await self.owner():
+            raise no_such("function", function_id)
+        return found
+
+    async def outcome(self, task_id: UUID, *, with_result: bool = True) -> Outcome:
+        """Raises NotFound unless there is such a task, and it is the caller's."""
+        ending = await self.mirror.ending(task_id, with_result=with_result)
+        if ending is not None and (ending.result is not None or not with_result):
+            return Outcome(ending.state, True, ending.result or b"")
+        view = await self.reader.task(task_id)
+        if view is None or view.owner != await self.owner():
+            raise no_such("task", str(task_id))
+        return Outcome(contract_state(view.state, begun=view.begun), view.state.is_terminal, view.result or b"")
+
+    async def outcome_within(self, task_id: UUID, wait_s: float, gone: Callable[[], Awaitable[None]]) -> Outcome:
+        """The outcome once the task has ended, or as it is after `wait_s`, or when this process stops.
+
+        Raises:
+            NotFound: at once.
+            RequestAborted: `gone` came back first: nobody waits any more.
+        """
+        deadline = self.loop.time() + min(wait_s, MAX_WAIT_S)
+        left = asyncio.ensure_future(gone())
+        try:
+            while True:
+                woken = self.waiters.wait(task_id)  # before looking, so that no end falls between the two
+                try:
+                    outcome = await self.outcome(task_id)
+                    remaining = deadline - self.loop.time()
+                    if outcome.has_ended or remaining <= 0 or self.waiters.closed:
+                        return outcome
+                    await asyncio.wait((woken, left), timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+                    if left.done():
+                        raise RequestAborted
+                finally:
+                    woken.cancel()
+        finally:
+            left.cancel()
+
+    async def owner(self) -> int:
+        """Whose everything is while no tokens are asked for. Read once."""
+        if self._owner is None:
+            self._owner = await self.reader.call(lambda _: local_owner())
+        return self._owner
+
+    async def readiness(self) -> health.Readiness:
+        return await health.readiness(self.reader, redis_is_up=self.link.connected)
+
+    def _read_all(self, task_ids: list[UUID]) -> Awaitable[dict[UUID, TaskView]]:
+        return self.reader.call(lambda cursor: moves.read(cursor, task_ids))
+
+    def _committed(self, accepted: list[Accepted]) -> None:
+        self.mirror.submitted([task.id for task in accepted])
+
+
+def parse_id(text: str, noun: str) -> UUID:
+    """The id in `text`; what is no id is the id of nothing."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise no_such(noun, text) from None
+
+
+def no_such(noun: str, identifier: str) -> NotFound:
+    return NotFound(f"there is no {noun} {identifier[:64]!r}", field=f"{noun}_id")
+
+
+_services: Services | None = None
+
+
+def services() -> Services:
+    """The services of this process, started on the running loop the first time."""
+    global _services
+    loop = asyncio.get_running_loop()
+    if _services is None or _services.loop is not loop:
+        _services = Services(settings.FAAS, loop)
+    return _services
+
+
+async def stop_services() -> None:
+    """Closes the services of this process, if there are any. They stay, and refuse what still comes."""
+    if _services is not None:
+        await _services.close()

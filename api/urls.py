@@ -1,0 +1,25 @@
+"""The paths of the contract. Each answers with and without a slash at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.urls import URLPattern, path
+
+from api import views
+
+
+def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
+    return [path(route, view, name=name), path(f"{route}/", view)]
+
+
+urlpatterns = [
+    path("", views.Home.as_view(), name="home"),
+    *both("register_function", views.RegisterFunction.as_view(), "register-function"),
+    *both("execute_function", views.ExecuteFunction.as_view(), "execute-function"),
+    *both("status/<str:task_id>", views.TaskStatus.as_view(), "task-status"),
+    *both("result/<str:task_id>", views.TaskResult.as_view(), "task-result"),
+    *both("healthz", views.Health.as_view(), "health"),
+    *both("readyz", views.Ready.as_view(), "ready"),
+]

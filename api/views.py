@@ -1,0 +1,129 @@
+"""The REST contract. Each view decodes, calls one service and encodes; what goes wrong is raised."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import TemplateHTMLRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api import pages
+from api.codec import JsonRenderer, decode
+from api.errors import InvalidRequest
+from api.functions import register
+from api.lean import LeanRequest, LeanView, answer
+from api.serializers import RegisterSerializer
+from api.services import parse_id, services
+from everythingfaas import serialize
+
+#: Results larger than this are encoded on a thread, in turns with the event loop.
+LARGE_BYTES = 256 * 1024
+
+MAX_KEY_CHARS = 200
+
+
+class RegisterFunction(APIView):
+    """`POST /register_function`: stores a function, and answers with its id."""
+
+    def post(self, request: Request) -> Response:
+        serializer = RegisterSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        function = register(**serializer.validated_data)
+        return Response({"function_id": str(function)}, status=201)
+
+
+class _ExecuteCall(msgspec.Struct):
+    function_id: str
+    payload: str
+
+
+_EXECUTE_CALL = msgspec.json.Decoder(_ExecuteCall)
+
+
+class ExecuteFunction(LeanView):
+    """`POST /execute_function`: accepts a task, and answers with its id once it is committed."""
+
+    async def post(self, request: LeanRequest) -> HttpResponse:
+        call = decode(_EXECUTE_CALL, request.body)
+        task = await services().execute(call.function_id, call.payload, _idempotency_key(request))
+        return answer(201, {"task_id": str(task)})
+
+
+class TaskStatus(LeanView):
+    """`GET /status/{task_id}`: how far a task has come."""
+
+    async def get(self, request: LeanRequest, task_id: str) -> HttpResponse:
+        task = parse_id(task_id, "task")
+        outcome = await services().outcome(task, with_result=False)
+        return answer(200, {"task_id": str(task), "status": outcome.status})
+
+
+class TaskResult(LeanView):
+    """`GET /result/{task_id}`: what it ended with. With `?wait=30`, not before it has, or 30 seconds are over."""
+
+    async def get(self, request: LeanRequest, task_id: str) -> HttpResponse:
+        task = parse_id(task_id, "task")
+        wait_s = _wait_s(request)
+        if wait_s:
+            outcome = await services().outcome_within(task, wait_s, request.gone)
+        else:
+            outcome = await services().outcome(task)
+        raw = outcome.result
+        if len(raw) > LARGE_BYTES:
+            text = await asyncio.to_thread(serialize.encode, raw)
+        else:
+            text = serialize.encode(raw)
+        return answer(200, {"task_id": str(task), "status": outcome.status, "result": text})
+
+
+class Health(LeanView):
+    """`GET /healthz`: this process answers. Nothing else is asked, so that it is not restarted for others' faults."""
+
+    async def get(self, request: LeanRequest) -> HttpResponse:
+        return answer(200, {"status": "ok"})
+
+
+class Ready(LeanView):
+    """`GET /readyz`: whether tasks can be accepted and are worked on."""
+
+    async def get(self, request: LeanRequest) -> HttpResponse:
+        readiness = await services().readiness()
+        return answer(200 if readiness.ready else 503, {"status": readiness.status, "checks": readiness.checks})
+
+
+class Home(APIView):
+    """`GET /`: who is here, for programs; for browsers the page."""
+
+    content_negotiation_class = DefaultContentNegotiation
+    renderer_classes = (JsonRenderer, TemplateHTMLRenderer)  # in this order: `*/*` means JSON
+
+    def get(self, request: Request) -> Response:
+        if request.accepted_renderer.format == "html":
+            return Response(pages.dashboard(request), template_name="dashboard.html")
+        return Response(pages.greeting())
+
+
+def _idempotency_key(request: HttpRequest) -> str | None:
+    key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
+    return key
+
+
+def _wait_s(request: HttpRequest) -> float:
+    if not request.META["QUERY_STRING"]:
+        return 0.0
+    text = request.GET.get("wait", "0")
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not wait_s >= 0:
+        raise InvalidRequest("wait must be a number of seconds, 0 or more", field="wait")
+    return wait_s

@@ -1,0 +1,94 @@
+"""The ASGI application: the guard, and behind it a router before the two handlers.
+
+    server ──▶ Guard ──▶ Router ──▶ LeanHandler   views that derive from LeanView
+                            └─────▶ PoolHandler   everything else
+
+The URLconf is the one table of what there is, and the class of a view says which handler runs it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import django
+from django.conf import settings
+from django.core.handlers.asgi import get_script_prefix
+from django.urls import Resolver404, ResolverMatch, URLResolver, get_resolver
+
+from faas_project.guard import App, Guard
+from faas_project.handlers import LeanHandler, PoolHandler
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
+django.setup()
+
+from api.lean import LeanView, Receive, Scope, Send  # noqa: E402
+from api.services import services, stop_services  # noqa: E402
+
+
+class Router:
+    """Resolves the path, and hands the request to the handler that runs its view."""
+
+    def __init__(self, lean: LeanHandler, pool: PoolHandler, *, urlconf: str | None = None) -> None:
+        self._lean = lean
+        self._pool = pool
+        self._resolver: URLResolver = get_resolver(urlconf)
+        self._fixed: dict[str, ResolverMatch] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self.handler_for(scope)(scope, receive, send)
+            case "websocket":
+                await refuse_websocket(receive, send)
+            case "lifespan":
+                await live(receive, send)
+
+    def handler_for(self, scope: Scope) -> App:
+        """Who runs this request. What there is no view for is the pool's to answer, as for any page."""
+        prefix = get_script_prefix(scope)
+        path = scope["path"].removeprefix(prefix) if prefix else scope["path"]
+        found = self._fixed.get(path)
+        if found is None:
+            try:
+                found = self._resolver.resolve(path)
+            except Resolver404:
+                return self._pool
+            if not is_lean(found):
+                return self._pool
+            if not found.kwargs:  # of such paths there are as many as the URLconf has lines
+                self._fixed[path] = found
+        scope["faas.match"] = found
+        return self._lean
+
+
+def is_lean(match: ResolverMatch) -> bool:
+    view = getattr(match.func, "cls", None)
+    return isinstance(view, type) and issubclass(view, LeanView)
+
+
+async def refuse_websocket(receive: Receive, send: Send) -> None:
+    """There are none yet."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
+
+
+async def live(receive: Receive, send: Send) -> None:
+    """For servers that say when they start and stop. Nothing depends on it: see `services`."""
+    while True:
+        if (await receive())["type"] == "lifespan.startup":
+            services()
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await stop_services()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def guarded(app: App) -> Guard:
+    return Guard(
+        app, hosts=settings.FAAS.allowed_hosts, max_body_bytes=settings.FAAS.max_body_bytes, forms=("/admin/",)
+    )
+
+
+_limit = settings.FAAS.max_body_bytes
+application = guarded(Router(LeanHandler(max_body_bytes=_limit), PoolHandler(max_body_bytes=_limit)))

@@ -1,0 +1,19 @@
+"""All there is, in one table. The class of a view decides which handler runs it: see `faas_project.asgi`."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("api.urls")),
+    path("admin/", admin.site.urls),
+    # From the folders of the apps: a few small files, for a few people.
+    path("static/<path:path>", serve, {"insecure": True}),
+]
+
+handler400 = "api.errors.bad_request"
+handler403 = "api.errors.permission_denied"
+handler404 = "api.errors.page_not_found"
+handler500 = "api.errors.server_error"
