@@ -15,14 +15,14 @@ from django.conf import settings
 from django.core.handlers.asgi import get_script_prefix
 from django.urls import Resolver404, ResolverMatch, URLResolver, get_resolver
 
-from faas_project.guard import App, Guard
-from faas_project.handlers import LeanHandler, PoolHandler
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
 django.setup()
 
+# What follows reads the settings, and the apps, as it is imported.
 from api.lean import LeanView, Receive, Scope, Send  # noqa: E402
 from api.services import services, stop_services  # noqa: E402
+from faas_project.guard import App, Guard  # noqa: E402
+from faas_project.handlers import LeanHandler, PoolHandler  # noqa: E402
 
 
 class Router:

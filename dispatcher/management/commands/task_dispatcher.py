@@ -53,7 +53,7 @@ class Command(BaseCommand):
         faas = settings.FAAS
         slots: int = options["workers"]
         identity, _lock = take_identity(faas.data_dir)
-        announcer = Announcer(faas.redis_url)
+        announcer = Announcer(faas.redis_address)
         store = DjangoStore(identity, announcer, writer=f"dispatcher:{identity.hex}")
         registration = _register(store, options["mode"], slots)
         now = time.monotonic()
@@ -66,7 +66,7 @@ class Command(BaseCommand):
             max_result_bytes=faas.max_result_bytes,
         )
         loop = Loop(core, store, link)
-        bell = Bell(faas.redis_url, BELL, loop.ring)
+        bell = Bell(faas.redis_address, BELL, loop.ring)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()

@@ -1,0 +1,91 @@
+"""Each part started by hand, as the README shows it: no launcher, and no Redis."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.live import ROOT, Appliance, free_port, until
+
+
+def clean_environment(data_dir: Path) -> dict[str, str]:
+    """That of a user, who has never heard of our test runner's settings."""
+    ours = ("FAAS_", "DJANGO_", "PYTEST")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"FAAS_DATA_DIR": str(data_dir)}
+
+
+def manage(data_dir: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", *arguments]
+    env = clean_environment(data_dir) | environ
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def started(data_dir: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, env=clean_environment(data_dir)) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def answers(url: str) -> Any:
+    try:
+        return requests.get(url, timeout=5)
+    except requests.ConnectionError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "server", [("uvicorn", "main:app", "--port"), ("daphne", "main:app", "-p")], ids=lambda s: s[0]
+)
+def test_server_and_dispatcher(server: tuple[str, ...], tmp_path: Path) -> None:
+    assert manage(tmp_path, "migrate", "-v", "0").returncode == 0
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with (
+        started(tmp_path, "-m", *server, str(port)),
+        started(tmp_path, "manage.py", "task_dispatcher", "-m", "local", "-w", "2") as dispatcher,
+    ):
+        until(lambda: answers(f"{url}/healthz"), what="the server")
+        client = Appliance(url)
+        assert client.call(divmod, 7, 2) == (3, 1)
+        ready = until(lambda: (answer := answers(f"{url}/readyz")).status_code == 200 and answer)
+        assert ready.json() == {
+            "status": "degraded",
+            "checks": {"database": "ok", "dispatcher": "ok", "redis": "down"},
+        }
+    assert dispatcher.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["-m", "nope"], ["-m", "local", "-w", "0"], ["-m", "local", "-w", "x"]])
+def test_wrong_arguments_are_told_with_the_usage(arguments: list[str], tmp_path: Path) -> None:
+    done = manage(tmp_path, "task_dispatcher", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: manage.py task_dispatcher")
+
+
+def test_an_unreadable_setting_is_one_line(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", FAAS_PORT="x")
+    assert done.returncode == 1
+    assert done.stderr == "manage.py: FAAS_PORT=x: expected a port number, 1 to 65535\n"
+
+
+def test_a_dispatcher_waits_for_its_tables(tmp_path: Path) -> None:
+    with started(tmp_path, "manage.py", "task_dispatcher", "-m", "local", "-w", "1") as dispatcher:
+        until(lambda: (tmp_path / "dispatcher-1.id").exists())
+        assert manage(tmp_path, "migrate", "-v", "0").returncode == 0
+        port = free_port()
+        with started(tmp_path, "-m", "uvicorn", "main:app", "--port", str(port)):
+            url = f"http://127.0.0.1:{port}/readyz"
+            until(lambda: (answer := answers(url)) is not None and answer.status_code == 200)
+        assert dispatcher.poll() is None
