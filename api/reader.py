@@ -16,7 +16,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from api import moves
-from api.group import Group, Waiting
+from api.group import BROKEN, Group, Waiting
 from api.moves import FunctionView, TaskView
 
 T = TypeVar("T")
@@ -83,5 +83,14 @@ class Reader(Group[_Item, Any]):
                     case _Function(function_id):
                         answers.append(functions.get(function_id))
                     case _Question(ask):
-                        answers.append(ask(cursor))
+                        answers.append(_answer(ask, cursor))
             return answers
+
+
+def _answer(ask: Callable[[CursorWrapper], Any], cursor: CursorWrapper) -> Any:
+    try:
+        return ask(cursor)
+    except BROKEN:
+        raise
+    except Exception as exc:  # noqa: BLE001  # whoever asked gets it
+        return exc

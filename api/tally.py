@@ -132,7 +132,7 @@ class Tally:
     def _add(self, at: float, owner: int, series: Series, bucket: int, seconds: float, n: int = 1) -> None:
         cell = self._cells.setdefault((int(at // 60), owner, series, bucket), [0, 0.0])
         cell[0] += n
-        cell[1] += seconds
+        cell[1] += max(seconds, 0.0)  # the clocks of two machines may differ
 
 
 def absorb(cursor: CursorWrapper, writer: str) -> None:

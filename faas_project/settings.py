@@ -141,6 +141,7 @@ LOGGING = {
         # What a client did wrong is no event of ours; what we did wrong is logged as an error.
         "django.request": {"level": "ERROR"},
         "daphne": {"level": "WARNING"},
+        "twisted": {"level": "WARNING"},
         "asyncio": {"level": "WARNING"},
     },
 }

@@ -210,6 +210,7 @@ def test_a_pool_request_is_one_thread_with_a_connection_that_stays(pool):
     assert heard == [(signals.request_started, thread), (signals.request_finished, thread)] * 3
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_a_connection_that_broke_is_not_used_again(pool):
     async def test():
         await Call(pool, "GET", "/where").answer()

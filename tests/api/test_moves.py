@@ -400,6 +400,13 @@ class TestRelease:
         (again,) = workshop.claim()
         assert (again.attempt, again.starts) == (2, int(at_most_once))
 
+    def test_a_start_that_was_heard_of_is_not_taken_back(self, workshop: Workshop) -> None:
+        claimed = workshop.running(at_most_once=True)
+        with committed() as cursor:
+            moves.begin(cursor, [moves.Begun(claimed.task, claimed.attempt, NOW)])
+            moves.release(cursor, [released(claimed, report=None, unstarted=True)], NOW)
+        assert workshop.row(claimed.task)["starts"] == 1
+
     def test_ends_what_was_to_be_cancelled(self, workshop: Workshop) -> None:
         for back in ({"report": None, "unstarted": True}, {}):
             claimed = workshop.running()

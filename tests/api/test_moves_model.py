@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connection
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from api import moves, tally
 from api.models import Attempt, Result
@@ -24,6 +24,11 @@ from ..conftest import empty
 from .conftest import NOW, Workshop, committed
 
 LATER = 100.0
+
+#: Mostly the current attempt, sometimes the one before.
+BACK = st.sampled_from([0, 0, 0, 1])
+#: Which of the tasks: the number, counted among those that run, or (if it is negative) among all.
+WHICH = st.integers(-6, 18)
 
 
 @dataclass
@@ -59,8 +64,6 @@ class Expected:
 class Table(RuleBasedStateMachine):
     """One dispatcher, one web process, and a clock that only goes forward."""
 
-    tasks = Bundle("tasks")
-
     def __init__(self) -> None:
         super().__init__()
         empty()
@@ -73,15 +76,27 @@ class Table(RuleBasedStateMachine):
         for task in closed:
             self.tally.moved(task.owner, task.was, task.state)
 
+    def task(self, which: int) -> UUID:
+        running = sorted(id_ for id_, row in self.rows.items() if row.state is State.RUNNING)
+        candidates = running if running and which >= 0 else sorted(self.rows)
+        return candidates[which % len(candidates)]
+
+    @initialize(
+        tasks=st.lists(st.tuples(st.booleans(), st.sampled_from([None, LATER])), min_size=2, max_size=6),
+    )
+    def begin_with_some_that_run(self, tasks: list[tuple[bool, float | None]]) -> None:
+        for at_most_once, life in tasks:
+            self.submit(0, 1, None, life, at_most_once)
+        self.claim(len(tasks) - 1, 1000)
+
     @rule(
-        target=tasks,
         priority=st.integers(-1, 1),
         size=st.sampled_from([1, 10, 100]),
         wait=st.sampled_from([None, 0.0, LATER]),
         life=st.sampled_from([None, LATER, 3 * LATER]),
         at_most_once=st.booleans(),
     )
-    def submit(self, priority: int, size: int, wait: float | None, life: float | None, at_most_once: bool) -> UUID:
+    def submit(self, priority: int, size: int, wait: float | None, life: float | None, at_most_once: bool) -> None:
         run_after = None if wait is None else self.now + wait
         expires_at = None if life is None else self.now + life
         given = self.workshop.submission(
@@ -100,7 +115,6 @@ class Table(RuleBasedStateMachine):
         state = State.WAITING if wait else State.QUEUED
         assert accepted == moves.Accepted(given.id, state)
         self.rows[given.id] = Expected(state, priority, size, at_most_once, run_after, expires_at)
-        return given.id
 
     @rule(limit=st.integers(1, 4), max_bytes=st.sampled_from([1, 20, 1000]))
     def claim(self, limit: int, max_bytes: int) -> None:
@@ -129,8 +143,9 @@ class Table(RuleBasedStateMachine):
     def is_over(self, row: Expected) -> bool:
         return row.expires_at is not None and row.expires_at <= self.now
 
-    @rule(task=tasks, back=st.integers(0, 1))
-    def begin(self, task: UUID, back: int) -> None:
+    @rule(which=WHICH, back=BACK)
+    def begin(self, which: int, back: int) -> None:
+        task = self.task(which)
         row = self.rows[task]
         attempt = row.attempt - back
         with committed() as cursor:
@@ -148,12 +163,13 @@ class Table(RuleBasedStateMachine):
         return moves.Report(outcome, ended=self.now, began=self.now if began else None)
 
     @rule(
-        task=tasks,
-        back=st.integers(0, 1),
+        which=WHICH,
+        back=BACK,
         event=st.sampled_from([Event.COMPLETE, Event.FAIL, Event.CANCEL]),
         began=st.booleans(),
     )
-    def end(self, task: UUID, back: int, event: Event, began: bool) -> None:
+    def end(self, which: int, back: int, event: Event, began: bool) -> None:
+        task = self.task(which)
         row = self.rows[task]
         attempt = row.attempt - back
         given = moves.Ended(task, attempt, event, b"r", self.report(Outcome.RAISED, began), None, failures=1)
@@ -176,12 +192,13 @@ class Table(RuleBasedStateMachine):
         row.end(state, self.now)
 
     @rule(
-        task=tasks,
-        back=st.integers(0, 1),
+        which=WHICH,
+        back=BACK,
         later=st.booleans(),
         how=st.sampled_from(["unstarted", "lost", "begun"]),
     )
-    def release(self, task: UUID, back: int, later: bool, how: str) -> None:
+    def release(self, which: int, back: int, later: bool, how: str) -> None:
+        task = self.task(which)
         row = self.rows[task]
         attempt = row.attempt - back
         run_after = self.now + LATER if later else None
@@ -219,8 +236,9 @@ class Table(RuleBasedStateMachine):
         row.run_after = run_after or row.run_after
         assert [item.state for item in reopened] == [row.state]
 
-    @rule(task=tasks)
-    def cancel(self, task: UUID) -> None:
+    @rule(which=WHICH)
+    def cancel(self, which: int) -> None:
+        task = self.task(which)
         row = self.rows[task]
         with committed() as cursor:
             closed, marked = moves.cancel(cursor, [task], self.now)
@@ -234,7 +252,6 @@ class Table(RuleBasedStateMachine):
         if closed:
             row.end(State.CANCELLED, self.now)
 
-    @precondition(lambda self: self.rows)
     @rule(by=st.sampled_from([1.0, LATER]))
     def time_passes(self, by: float) -> None:
         self.now += by
@@ -280,8 +297,8 @@ def test_random_moves(database: str) -> None:
     run_state_machine_as_test(
         Table,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
+            max_examples=60,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
