@@ -12,7 +12,6 @@ import os
 
 import django
 from django.conf import settings
-from django.core.handlers.asgi import get_script_prefix
 from django.urls import Resolver404, ResolverMatch, URLResolver, get_resolver
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
@@ -45,8 +44,9 @@ class Router:
 
     def handler_for(self, scope: Scope) -> App:
         """Who runs this request. What there is no view for is the pool's to answer, as for any page."""
-        prefix = get_script_prefix(scope)
-        path = scope["path"].removeprefix(prefix) if prefix else scope["path"]
+        path = scope["path"]
+        if prefix := scope.get("root_path"):
+            path = path.removeprefix(prefix)
         found = self._fixed.get(path)
         if found is None:
             try:

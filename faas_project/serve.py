@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -102,6 +103,9 @@ class Factory(HTTPFactory):  # type: ignore[misc]
         protocol.requestFactory = Request
         return protocol
 
+    def startFactory(self) -> None:  # noqa: N802
+        """Twisted would begin an access log here, and format a line for each request even if it went nowhere."""
+
     def log(self, request: Any) -> None:
         """Twisted formats a line for each request, which nobody reads: a twentieth of what a short one costs."""
 
@@ -146,14 +150,27 @@ class Server(DaphneServer):  # type: ignore[misc]
         reactor.run(installSignalHandlers=False)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        queue = super().create_application(protocol, scope)
         self._open.add(protocol)
-        return super().create_application(protocol, scope)
+        self.connections[protocol]["application_instance"].add_done_callback(partial(self._forget, protocol))
+        return queue
 
     def protocol_disconnected(self, protocol: Any) -> None:
-        super().protocol_disconnected(protocol)
+        if protocol in self.connections:
+            super().protocol_disconnected(protocol)
+            self._forget(protocol, self.connections[protocol].get("application_instance"))
         self._open.discard(protocol)
         if not self._open:
             self._answered.set()
+
+    def _forget(self, protocol: Any, application: asyncio.Future[None] | None) -> None:
+        """Drops what has ended on both sides. Daphne does so once a second, which is long for thousands of them,
+        and still does it for those that ended in an exception."""
+        is_over = application is None or (
+            application.done() and not application.cancelled() and not application.exception()
+        )
+        if is_over and "disconnected" in self.connections.get(protocol, ()):
+            del self.connections[protocol]
 
     def _begin(self) -> None:
         from api.services import services

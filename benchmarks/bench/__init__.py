@@ -1,0 +1,1 @@
+"""What the benchmarks share: a client, processes and their accounts, statistics, tables."""

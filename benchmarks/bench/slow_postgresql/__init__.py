@@ -1,0 +1,1 @@
+"""Django's PostgreSQL backend on a slow disk."""

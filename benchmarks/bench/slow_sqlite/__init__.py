@@ -1,0 +1,1 @@
+"""The product's SQLite backend on a slow disk."""
