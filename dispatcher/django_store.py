@@ -150,14 +150,15 @@ class DjangoStore:
             self._tally.moved(item.owner, State.QUEUED, State.RUNNING)
 
     def _adopt(self, cursor: Any, exchange: Exchange, answer: Exchanged) -> None:
-        wanted = [(UUID(task), attempt) for task, attempt in exchange.adopt]
-        found = {(item.task, item.attempt): item for item in moves.adopt(cursor, self._dispatcher, wanted)}
-        for key in wanted:
-            item = found.get(key)
+        wanted = {key: item for key in exchange.adopt if (item := _attempt(key)) is not None}
+        adopted = moves.adopt(cursor, self._dispatcher, wanted.values())
+        found = {(item.task, item.attempt): item for item in adopted}
+        for key in exchange.adopt:
+            item = found.get(wanted[key]) if key in wanted else None
             if item is not None:
                 answer.adopted.append(_held(item))
             else:
-                answer.refused.append((str(key[0]), key[1]))
+                answer.refused.append(key)
 
     def _count_closed(self, closed: list[moves.Closed]) -> None:
         for item in closed:
@@ -179,6 +180,14 @@ class DjangoStore:
         ]
         if starts or ends:
             self._announcer.put(starts, ends)
+
+
+def _attempt(key: tuple[str, int]) -> tuple[UUID, int] | None:
+    """The attempt that a worker names. It may name anything: what can be none of ours is none."""
+    try:
+        return (UUID(key[0]), key[1]) if 0 < key[1] < 2**31 else None
+    except ValueError:
+        return None
 
 
 End = tuple[UUID, int, str, bytes | None]

@@ -66,7 +66,7 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, begi
         cancelled: somebody has asked to end the task.
         begin_recorded: the begin of this attempt is committed already.
     """
-    outcome = Outcome(report.outcome)
+    outcome = report.outcome
     starts = task.starts + (report.begun and not begin_recorded and not task.policy.at_most_once)
     died = report.begun and outcome in (Outcome.DIED, Outcome.MEMORY, Outcome.LOST)
     raised = outcome is Outcome.RAISED

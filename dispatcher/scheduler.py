@@ -62,6 +62,8 @@ RENEW_S = 3.0
 GAP_S = 2.0
 #: Functions of which the dispatcher keeps the bytes for workers that have not got them yet.
 KEEP_BYTES = 64 * 1024 * 1024
+#: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
+KNOWN_MAX = 10_000
 #: Weight of the newest run in the running mean of how long tasks run.
 RUN_WEIGHT = 0.1
 
@@ -387,9 +389,14 @@ class Scheduler:
             if blob is None:
                 self._want(worker, name)
             else:
-                worker.functions.add(name)
-                sends.append(Send(worker.peer, Function(name, Blob(blob))))
+                sends.append(self._give(worker, name, blob))
         return sends
+
+    def _give(self, worker: Worker, name: str, blob: bytes) -> Send:
+        if len(worker.functions) >= KNOWN_MAX:
+            worker.functions.clear()
+        worker.functions.add(name)
+        return Send(worker.peer, Function(name, Blob(blob)))
 
     def _want(self, worker: Worker, name: str) -> None:
         wanting = self._wanting.setdefault(name, [])
@@ -409,8 +416,7 @@ class Scheduler:
                 if blob is None:
                     sends += self._hopeless(worker, name)
                 elif name not in worker.functions:
-                    worker.functions.add(name)
-                    sends.append(Send(worker.peer, Function(name, Blob(blob))))
+                    sends.append(self._give(worker, name, blob))
         return sends
 
     def _hopeless(self, worker: Worker, name: str) -> list[Send]:
@@ -419,7 +425,7 @@ class Scheduler:
         for assignment in doomed:
             self._close(assignment)
             self._next.ended.append(failed(assignment.task, message))
-        return [Send(worker.peer, Kill(tuple(Attempt(*a.key) for a in doomed), int(Outcome.LOST)))]
+        return [Send(worker.peer, Kill(tuple(Attempt(*a.key) for a in doomed), Outcome.LOST))]
 
     def _keep(self, name: str, blob: bytes) -> None:
         if name in self._functions:
@@ -498,7 +504,7 @@ class Scheduler:
         for key in answer.refused:
             peer = self._adopting.pop(key, None)
             if peer in self._workers:
-                sends.append(Send(peer, Kill((Attempt(*key),), int(Outcome.LOST))))
+                sends.append(Send(peer, Kill((Attempt(*key),), Outcome.LOST)))
         early, self._early = self._early, []
         for peer, report in early:
             worker = self._workers.get(peer)
@@ -567,7 +573,7 @@ class Scheduler:
         assignment.cancelled = True
         if assignment.worker is None or assignment.ending:
             return []
-        return [Send(assignment.worker.peer, Kill((Attempt(*key),), int(Outcome.CANCELLED)))]
+        return [Send(assignment.worker.peer, Kill((Attempt(*key),), Outcome.CANCELLED))]
 
     def expire(self, *, now: float) -> list[Send]:
         """Does what is due: heartbeats, lost workers, the lease, a look at the store."""
@@ -611,4 +617,4 @@ class Scheduler:
 
 
 def _lost_report(key: Key, *, begun: bool) -> Report:
-    return Report(key[0], key[1], int(Outcome.LOST), Blob(b""), begun, 0.0, 0.0, -1)
+    return Report(key[0], key[1], Outcome.LOST, Blob(b""), begun, 0.0, 0.0, -1)

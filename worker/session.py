@@ -285,18 +285,17 @@ class WorkerSession:
 
     def _kill(self, kill: Kill, now: float) -> list[Action]:
         actions: list[Action] = []
-        outcome = Outcome(kill.outcome)
         for attempt in kill.attempts:
             key = (attempt.task, attempt.attempt)
             held = self._held.get(key)
             if held is None or held.report is not None or held.killing is not None:
                 continue
             if held.slot is not None:
-                held.killing = outcome
-                actions.append(KillSlot(held.slot, outcome))
+                held.killing = kill.outcome
+                actions.append(KillSlot(held.slot, kill.outcome))
             else:
                 self._discard_waiting(key)
-                self._end(key, held, SlotDone(-1, key[0], key[1], outcome), now)
+                self._end(key, held, SlotDone(-1, key[0], key[1], kill.outcome), now)
         return actions
 
     # --- from the slots
@@ -328,7 +327,7 @@ class WorkerSession:
         held.report = Report(
             task=key[0],
             attempt=key[1],
-            outcome=int(done.outcome),
+            outcome=done.outcome,
             result=Blob(done.result),
             begun=held.begun_at is not None,
             elapsed_s=done.elapsed_s,

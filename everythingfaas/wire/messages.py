@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from everythingfaas.status import Outcome
+
 #: Version of the protocol, in the first frame of every message.
 PROTOCOL = 1
 
@@ -90,7 +92,7 @@ class Report(Struct, frozen=True, array_like=True):
 
     task: str
     attempt: int
-    outcome: int  #: `everythingfaas.status.Outcome`
+    outcome: Outcome
     result: Blob
     begun: bool  #: a slot had begun the function
     elapsed_s: float  #: from the slot's begin to the end
@@ -191,10 +193,10 @@ class ResultAck(Struct, frozen=True, array_like=True, tag="ack"):
 
 
 class Kill(Struct, frozen=True, array_like=True, tag="kill"):
-    """End these attempts now, with all that they started. Outcome: `everythingfaas.status.Outcome`."""
+    """End these attempts now, with all that they started. The outcome is what their reports will say."""
 
     attempts: tuple[Attempt, ...]
-    outcome: int
+    outcome: Outcome
 
 
 class Drain(Struct, frozen=True, array_like=True, tag="drain"):

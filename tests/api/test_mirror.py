@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID, uuid4
 
 import pytest
@@ -133,6 +134,19 @@ def test_the_dispatchers_side_mirrors_first_and_then_tells(valkey: Valkey, clien
         assert mirror.announced(message["data"])[0] == TASK.bytes
         assert seen(client) == (1, 2, b"COMPLETED", b"result")
     dispatcher.close()
+
+
+def test_the_dispatchers_side_does_not_wait_for_a_server_that_hangs(valkey: Valkey):
+    dispatcher = SyncMirror(valkey.url, timeout_s=0.2)
+    valkey.freeze()
+    try:
+        began = time.monotonic()
+        for _ in range(100):
+            dispatcher.begun([(TASK, 1)])
+        assert time.monotonic() - began < 1
+    finally:
+        valkey.thaw()
+        dispatcher.close()
 
 
 def test_the_dispatchers_side_never_raises_and_rests_after_a_failure(valkey: Valkey, client, caplog):

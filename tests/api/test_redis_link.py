@@ -8,7 +8,8 @@ import time
 import hiredis
 import pytest
 
-from api.redis_link import TIMEOUT_S, Address, RedisLink, RedisUnavailable, Subscription
+from api.redis_commands import TIMEOUT_S, Address, RedisUnavailable
+from api.redis_link import RedisLink, Subscription
 from everythingfaas.errors import ConfigurationError
 from tests.asgi import until
 from tests.redis_fixture import Valkey

@@ -12,7 +12,7 @@ from django.db import connections
 
 from api.models import Task
 from api.services import services
-from faas_project.asgi import application
+from faas_project.asgi import PoolHandler, application
 from tests.api.conftest import Workshop
 from tests.asgi import Call, run
 from tests.live import serialize
@@ -81,5 +81,17 @@ def test_an_unreachable_database_is_503_everywhere(workshop: Workshop, unreachab
         assert (await ready.answer())["checks"]["database"] == "unreachable"
         assert ready.status == 503
         assert await Call(application, "GET", "/healthz").answer() == {"status": "ok"}
+
+    run(test)
+
+
+def test_without_a_database_browsers_are_told_so_and_programs_greeted(database: str, unreachable: None):
+    async def test() -> None:
+        pool = PoolHandler(max_body_bytes=1000, threads=1)
+        page = Call(pool, "GET", "/", headers={"accept": "text/html"})
+        await page.task
+        assert page.status == 503
+        assert b"Traceback" not in page.body
+        assert "EverythingFaaS" in (await Call(pool, "GET", "/").answer())["message"]
 
     run(test)

@@ -11,6 +11,8 @@ import time
 from http.client import HTTPConnection, HTTPException
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from api.models import Task
 from tests.live import serialize, until
@@ -140,6 +142,24 @@ def test_a_large_body_is_refused_before_it_is_sent(settings, tmp_path):
         head = "POST /execute_function HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {10**12}\r\nExpect: 100-continue\r\n\r\n".encode())
         assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_websocket_is_refused_and_everything_goes_on(settings, tmp_path):
+    with web_process(tmp_path, **settings) as web:
+        for _ in range(3):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://127.0.0.1:{web.port}/live")
+            assert refused.value.response.status_code == 403
+        assert web.get("/healthz").ok
+        assert "ERROR" not in web.log.read_text()
+
+
+def test_what_the_server_itself_refuses_has_our_form(settings, tmp_path):
+    with web_process(tmp_path, **settings) as web, socket.create_connection(("127.0.0.1", web.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nA: \x0b\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_request"
 
 
 def test_two_requests_in_one_packet_are_answered_in_order(settings, tmp_path):

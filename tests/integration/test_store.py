@@ -132,7 +132,7 @@ def report(claimed: Claimed, outcome: Outcome = Outcome.RETURNED, *, begun: bool
     error = Error("ValueError", "wrong", "Traceback") if outcome is Outcome.RAISED else None
     code = 3 if outcome is Outcome.DIED else None
     result = b"result" if outcome in (Outcome.RETURNED, Outcome.RAISED) else b""
-    return Report(claimed.task, claimed.attempt, int(outcome), Blob(result), begun, 0.1, 0.0, 0, error, code)
+    return Report(claimed.task, claimed.attempt, outcome, Blob(result), begun, 0.1, 0.0, 0, error, code)
 
 
 def end(hands: Hands, claimed: Claimed, outcome: Outcome = Outcome.RETURNED, **kwargs: Any) -> int:
@@ -257,9 +257,9 @@ def test_attempts_of_a_returning_worker_are_adopted_or_refused(hands: Hands) -> 
     hands.store.register(mode="push", slots=1)
     task, other = hands.submit(), hands.submit()
     claim(hands)
-    answer = hands.store.exchange(Exchange(adopt=[(task, 1), (task, 7), (other, 1)]))
+    answer = hands.store.exchange(Exchange(adopt=[(task, 1), (task, 7), (other, 1), ("no id", 1), (task, 1 << 40)]))
     assert [(item.task, item.attempt) for item in answer.adopted] == [(task, 1)]
-    assert sorted(answer.refused) == sorted([(task, 7), (other, 1)])
+    assert sorted(answer.refused) == sorted([(task, 7), (other, 1), ("no id", 1), (task, 1 << 40)])
 
 
 def test_recall_lists_what_a_lost_answer_had_claimed(hands: Hands) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everythingfaas.errors import ProtocolError, VersionMismatch
+from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import INLINE_MAX, Encoder, dispatcher_decoder, worker_decoder
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -42,9 +43,24 @@ FROM_WORKER: list[FromWorker] = [
     Begun((Started("t", 1, 0.5),)),
     Result(
         (
-            Report("t", 1, 1, LARGE, True, 0.1, 0.0, 2),
-            Report("u", 2, 2, SMALL, True, 0.1, 0.0, 2, Error("ValueError", "x", "tb"), None, 9, b"head", b"tail", 7),
-            Report("v", 3, 3, LARGE, False, 0.0, 0.0, -1),
+            Report("t", 1, Outcome.RETURNED, LARGE, True, 0.1, 0.0, 2),
+            Report(
+                "u",
+                2,
+                Outcome.RAISED,
+                SMALL,
+                True,
+                0.1,
+                0.0,
+                2,
+                Error("ValueError", "x", "tb"),
+                None,
+                9,
+                b"head",
+                b"tail",
+                7,
+            ),
+            Report("v", 3, Outcome.DIED, LARGE, False, 0.0, 0.0, -1),
         )
     ),
     Returned((Attempt("t", 1),)),
@@ -59,7 +75,7 @@ FROM_DISPATCHER: list[FromDispatcher] = [
     Run(5, (Job("t", 1, "f", SMALL, "1"), Job("u", 2, "f", LARGE, "1", 2.0, True))),
     Function("f", LARGE),
     ResultAck((Attempt("t", 1),)),
-    Kill((Attempt("t", 1),), 5),
+    Kill((Attempt("t", 1),), Outcome.CANCELLED),
     Drain(),
     Heartbeat(seen=4),
 ]
@@ -79,6 +95,12 @@ def test_large_blobs_travel_uncopied_in_frames_of_their_own() -> None:
     frames = Encoder().encode(FROM_DISPATCHER[2])
     assert len(frames) == 3
     assert frames[2] is LARGE.data
+
+
+def test_an_outcome_that_there_is_not_is_refused() -> None:
+    frames = Encoder().encode(Kill((), Outcome.CANCELLED))
+    with pytest.raises(ProtocolError):
+        worker_decoder().decode([frames[0], frames[1][:-1] + b"\x63"])
 
 
 def test_the_other_direction_is_refused() -> None:
