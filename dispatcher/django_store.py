@@ -150,7 +150,7 @@ class DjangoStore:
             self._tally.moved(item.owner, State.QUEUED, State.RUNNING)
 
     def _adopt(self, cursor: Any, exchange: Exchange, answer: Exchanged) -> None:
-        wanted = {key: item for key in exchange.adopt if (item := _attempt(key)) is not None}
+        wanted = {key: attempt for key in exchange.adopt if (attempt := _attempt(key)) is not None}
         adopted = moves.adopt(cursor, self._dispatcher, wanted.values())
         found = {(item.task, item.attempt): item for item in adopted}
         for key in exchange.adopt:
