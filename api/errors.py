@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -143,7 +144,7 @@ def answer_to(exc: Exception) -> ApiError:
         case Http404():
             return NotFound("there is nothing here")
         case RequestDataTooBig():
-            return InvalidRequest("the body has more fields than are read here")
+            return TooLarge(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         case PermissionDenied():
             return Forbidden("this is not for you")
         case drf.APIException():

@@ -74,10 +74,10 @@ class Group(ABC, Generic[Item, Answer]):
         self._patience_s = patience_s
         self._waiting: deque[Waiting[Item, Answer]] = deque()
         self._bytes = 0
-        self._lock = threading.Lock()  # around the three above
-        self._awake = threading.Event()
-        self._kicked = False
+        self._resting = False  # the thread waits for something to do
         self._stopping = False
+        self._lock = threading.Lock()  # around the four above
+        self._awake = threading.Event()
         self._open = 0  # asked and not yet answered; on the loop only
         self._quiet: list[asyncio.Future[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -101,11 +101,11 @@ class Group(ABC, Generic[Item, Answer]):
         with self._lock:
             self._waiting.append(waiting)
             self._bytes += size
+            wake, self._resting = self._resting, False
         self._open += 1
-        if not self._kicked:
-            # At the end of this turn of the loop: what else arrives in it joins in, and the thread wakes once.
-            self._kicked = True
-            self._loop.call_soon(self._kick)
+        if wake:
+            # At the end of this turn of the loop, so that what else arrives in it joins in.
+            self._loop.call_soon(self._awake.set)
         if self._alarm is None:
             self._alarm = self._loop.call_later(self._patience_s, self._expire)
         return waiting.future
@@ -119,7 +119,8 @@ class Group(ABC, Generic[Item, Answer]):
 
     async def close(self) -> None:
         """Answers what was asked, asks for no more, and ends the thread."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         await self.flush()
         self._awake.set()
         await asyncio.to_thread(self._thread.join)
@@ -128,10 +129,6 @@ class Group(ABC, Generic[Item, Answer]):
         """Tells those whose turn has not come that it will not."""
         self._stopping = True
         self._give_up(math.inf)
-
-    def _kick(self) -> None:
-        self._kicked = False
-        self._awake.set()
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -191,19 +188,28 @@ class Group(ABC, Generic[Item, Answer]):
 
     def _run(self) -> None:
         try:
-            while not (self._stopping and not self._waiting):
-                if not self._awake.wait(IDLE_S):
-                    self._awake.wait()
-                    self._drop_if_broken()
-                self._awake.clear()
-                while self._waiting:
-                    self._turn()
+            while self._rest():
+                self._turn()
         except RuntimeError as exc:
             if not self._loop.is_closed():
                 raise
             log.debug("%s: its loop is gone: %s", self._thread.name, exc)
         finally:
             connection.close()
+
+    def _rest(self) -> bool:
+        """Returns when there is something to do: False if there never will be."""
+        while True:
+            with self._lock:
+                if self._waiting:
+                    return True
+                if self._stopping:
+                    return False
+                self._resting = True
+            if not self._awake.wait(IDLE_S):
+                self._awake.wait()
+                self._drop_if_broken()
+            self._awake.clear()
 
     def _turn(self) -> None:
         taken: list[Waiting[Item, Answer]] = []

@@ -23,6 +23,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
+_HANDLERS = {"GET": "get", "HEAD": "get", "POST": "post"}
+
+
 class LeanRequest(ASGIRequest):
     """A request whose body is here already, and that can tell when its client has gone."""
 
@@ -43,8 +46,8 @@ class LeanView(APIView):
     http_method_names = ["get", "head", "post"]  # noqa: RUF012  # as the base class has it
 
     async def dispatch(self, request: LeanRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
-        method = (request.method or "").lower()
-        handler = getattr(self, method, None) if method in self.http_method_names else None
+        """Called on a new view: there is no `setup` before it, for all that there is to know is passed on."""
+        handler = getattr(self, _HANDLERS.get(request.method or "", ""), None)
         if handler is None:
             raise MethodNotAllowed(request.method or "", self.allowed_methods)
         response: HttpResponse = await handler(request, *args, **kwargs)

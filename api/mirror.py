@@ -26,7 +26,9 @@ from uuid import UUID
 
 import hiredis
 
-from api.redis_link import TIMEOUT_S, Command, RedisLink, RedisUnavailable, SyncLink
+from api.redis_commands import TIMEOUT_S, Command, RedisUnavailable
+from api.redis_link import RedisLink
+from api.redis_sync import SyncLink
 
 log = logging.getLogger("api.mirror")
 
@@ -58,6 +60,17 @@ for i, key in ipairs(KEYS) do
     if ARGV[at + 3] ~= '' then
       redis.call('HSET', key, 'result', ARGV[at + 3])
     end
+    redis.call('EXPIRE', key, ARGV[1])
+  end
+end
+"""
+
+
+#: The same for tasks that have just been accepted: there is nothing yet that they could replace.
+_QUEUED: Final = f"""
+for i, key in ipairs(KEYS) do
+  if redis.call('HSETNX', key, 'attempt', 0) == 1 then
+    redis.call('HSET', key, 'rank', {RANKS["QUEUED"]}, 'state', 'QUEUED')
     redis.call('EXPIRE', key, ARGV[1])
   end
 end
@@ -105,6 +118,14 @@ def write(entries: Iterable[Entry]) -> list[Command]:
     return commands
 
 
+def queued(tasks: Sequence[UUID]) -> list[Command]:
+    """Mirrors `tasks` as accepted, each unless there is a mirror of it already."""
+    return [
+        ("EVAL", _QUEUED, len(part), *map(key, part), TTL_S)
+        for part in (tasks[at : at + SCRIPT_TASKS] for at in range(0, len(tasks), SCRIPT_TASKS))
+    ]
+
+
 def read(task: UUID) -> Command:
     return ("HMGET", key(task), "rank", "state", "result")
 
@@ -143,9 +164,9 @@ class Mirror:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
-    def submitted(self, tasks: Iterable[UUID]) -> None:
+    def submitted(self, tasks: Sequence[UUID]) -> None:
         """`tasks` are committed. The bell first: somebody may be idle."""
-        self._link.send([*ring(), *write(Entry(task, 0, "QUEUED") for task in tasks)])
+        self._link.send([*ring(), *queued(tasks)])
 
     async def ending(self, task: UUID, *, with_result: bool) -> Ending | None:
         """How `task` ended, if it has and a mirror says so."""

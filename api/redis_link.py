@@ -1,4 +1,4 @@
-"""Redis for the event loop: one connection that pipelines by itself, and one that listens. For a thread: `SyncLink`.
+"""Redis for the event loop: one connection that pipelines by itself, and one that listens.
 
 What several requests ask within one turn of the loop leaves as one write, and the replies come back in the
 order of the questions: that is all a pipeline is, and it makes a call some ten times cheaper than a round
@@ -13,152 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, ClassVar, cast
 
 import hiredis
 
-from everythingfaas.errors import ConfigurationError
+from api.redis_commands import NOTHING, TIMEOUT_S, Address, Command, RedisUnavailable, pack
 
 log = logging.getLogger("api.redis")
 
-Command: TypeAlias = tuple[str | int | float | bytes, ...]
-
-EXPECTED = "expected unix:///path, redis://host:port/db or rediss://host:port/db"
-
-#: A reply that takes longer than this many seconds counts as none.
-TIMEOUT_S = 0.5
 #: How long connecting and the greeting may take together.
 CONNECT_S = 2.0
 #: How long to wait before connecting again: doubled each time, up to the second.
 BACKOFF_S = (0.05, 2.0)
-
-
-_NOTHING = object()
-
-
-class RedisUnavailable(Exception):
-    """There is no connection, or it was lost, or the answer did not come in time."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server is, and how to introduce oneself: what is in a URL."""
-
-    host: str = "127.0.0.1"
-    port: int = 6379
-    path: str = ""  #: of a Unix socket, which then comes before host and port
-    tls: bool = False
-    user: str = ""
-    password: str = ""
-    db: int = 0
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Of ``unix:///path?db=1``, ``redis://user:password@host:port/1`` or ``rediss://…``.
-
-        Raises:
-            ConfigurationError: it is none of these. The message does not hold the URL, which may hold a password.
-        """
-        parts = urlsplit(url)
-        is_unix = parts.scheme == "unix"
-        if not is_unix and parts.scheme not in ("redis", "rediss"):
-            raise ConfigurationError(f"FAAS_REDIS_URL: {EXPECTED}")
-        try:
-            db = int(parse_qs(parts.query).get("db", ["0"])[0] if is_unix else parts.path.strip("/") or 0)
-            port = parts.port or 6379
-        except ValueError:
-            raise ConfigurationError(f"FAAS_REDIS_URL: {EXPECTED}") from None
-        return cls(
-            host=parts.hostname or "127.0.0.1",
-            port=port,
-            path=unquote(parts.path) if is_unix else "",
-            tls=parts.scheme == "rediss",
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            db=db,
-        )
-
-    def greeting(self) -> list[Command]:
-        """The commands that begin a connection. The last one asks whether anybody is there."""
-        commands: list[Command] = []
-        if self.password:
-            commands.append(("AUTH", self.user, self.password) if self.user else ("AUTH", self.password))
-        if self.db:
-            commands.append(("SELECT", self.db))
-        commands.append(("PING",))
-        return commands
-
-
-def _pack(command: Command) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # annotated for one item
-    return packed
-
-
-class SyncLink:
-    """A connection for one thread, which sends a list of commands in one write and reads all their replies.
-
-    Connects when it is first used, and again after a failure.
-    """
-
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._address = Address.parse(url)
-        self._timeout_s = timeout_s
-        self._socket: socket.socket | None = None
-
-    def call(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to `commands`; one that was refused is a `hiredis.ReplyError` among them.
-
-        Raises:
-            RedisUnavailable: there is no connection, it was lost, or the answer did not come in time.
-        """
-        try:
-            if self._socket is None:
-                self._connect()
-            return self._exchange(commands)
-        except (OSError, hiredis.ProtocolError) as exc:
-            self.close()
-            raise RedisUnavailable(str(exc)) from exc
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _connect(self) -> None:
-        address = self._address
-        if address.path:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(self._timeout_s)
-            self._socket.connect(address.path)
-        else:
-            self._socket = socket.create_connection((address.host, address.port), self._timeout_s)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.tls:
-                context = ssl.create_default_context()
-                self._socket = context.wrap_socket(self._socket, server_hostname=address.host)
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        refused = [reply for reply in self._exchange(address.greeting()) if isinstance(reply, Exception)]
-        if refused:
-            raise OSError(str(refused[0]))
-
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        assert self._socket is not None
-        self._socket.sendall(b"".join(map(_pack, commands)))
-        replies: list[Any] = []
-        while len(replies) < len(commands):
-            data = self._socket.recv(65536)
-            if not data:
-                raise ConnectionResetError("closed by the server")
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _NOTHING:
-                replies.append(reply)
-        return replies
 
 
 class _Connection(asyncio.Protocol):
@@ -169,7 +38,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.lost: asyncio.Future[str] = loop.create_future()  #: done, with the reason, when it has ended
         self._loop = loop
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._reader = hiredis.Reader(notEnoughData=NOTHING)
         self._out: list[bytes] = []
         #: Who waits for the next replies, in order, and until when; None: nobody does.
         self._replies: deque[tuple[asyncio.Future[Any] | None, float]] = deque()
@@ -190,7 +59,7 @@ class _Connection(asyncio.Protocol):
     def subscribe(self, channel: str, on_message: Callable[[Any], None]) -> None:
         """From here on whatever comes is a message, and nothing else can be asked."""
         self._on_message = on_message
-        self._transport.write(_pack(("SUBSCRIBE", channel)))
+        self._transport.write(pack(("SUBSCRIBE", channel)))
 
     def drop(self, reason: str) -> None:
         self._transport.abort()
@@ -199,7 +68,7 @@ class _Connection(asyncio.Protocol):
     def _queue(self, command: Command, future: asyncio.Future[Any] | None) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(_pack(command))
+        self._out.append(pack(command))
         self._replies.append((future, self._loop.time() + TIMEOUT_S))
         if self._alarm is None:
             self._alarm = self._loop.call_later(TIMEOUT_S, self._check)
@@ -224,7 +93,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _NOTHING:
+            while (reply := self._reader.gets()) is not NOTHING:
                 if self._on_message is not None:
                     self._on_message(reply)
                 elif self._replies:

@@ -228,7 +228,7 @@ def _run(bench: Bench, phase: str, *args: int) -> list[Row]:
             return rows
 
     rows = asyncio.run(limited())
-    if (cores := strangers.cores()) > QUIET_CORES:
+    if bench.live is not None and (cores := strangers.cores()) > QUIET_CORES:
         progress(f"others used {cores:g} cores meanwhile: such figures say little")
     return rows
 
@@ -251,7 +251,8 @@ def _bench(options: argparse.Namespace, workers: int) -> Iterator[Bench]:
 
 def main() -> None:
     options = _options()
-    warn_if_busy()
+    if not options.url:
+        warn_if_busy()
     out: dict[str, Any] = {"benchmark": "run", "options": vars(options), "machine": machine(options.folder)}
     print(table("Machine", [out["machine"]]))
     titles = {"idle": f"Idle for {options.idle_s:g} s", "commits": "Commits of the database"}

@@ -125,8 +125,15 @@ class Guard:
 
 async def answer(send: Send, error: ApiError) -> None:
     """Sends `error` as the whole response."""
+    for message in messages_of(error):
+        await send(message)
+
+
+def messages_of(error: ApiError) -> tuple[Message, Message]:
     body = error.body()
     headers = {"Content-Type": JSON, "Content-Length": str(len(body)), **error.headers}
     raw = [(name.encode("ascii"), value.encode("latin1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    return (
+        {"type": "http.response.start", "status": error.status, "headers": raw},
+        {"type": "http.response.body", "body": body},
+    )

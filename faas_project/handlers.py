@@ -29,7 +29,7 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from api.errors import TooLarge, answer_to, response_to
-from api.lean import LeanRequest, Message, Receive, Scope, Send
+from api.lean import LeanRequest, LeanView, Message, Receive, Scope, Send
 
 #: Threads of the pool handler, each with a connection to the database.
 POOL_THREADS = 4
@@ -98,8 +98,8 @@ class LeanHandler(ASGIHandler):
 async def _call_view(request: LeanRequest) -> HttpResponse:
     match = request.resolver_match
     assert match is not None
-    response: HttpResponse = await match.func(request, *match.args, **match.kwargs)
-    return response
+    view: LeanView = match.func.cls(**match.func.initkwargs)  # type: ignore[attr-defined]  # as `as_view` has set them
+    return await view.dispatch(request, *match.args, **match.kwargs)
 
 
 def _with_errors(chain: LeanChain) -> LeanChain:

@@ -24,7 +24,7 @@ from daphne.server import twisted_loop as loop
 from daphne.ws_protocol import WebSocketFactory
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-from api.redis_link import Address
+from api.redis_commands import Address
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
 
@@ -72,6 +72,21 @@ class Request(WebRequest):  # type: ignore[misc]
         else:
             super().process()
 
+    def basic_error(self, status: int, status_text: bytes, body: str) -> None:
+        """What Daphne itself has to say, in our form. 503 is its word for an application that takes too long,
+        and ours for one that has done nothing."""
+        from api.errors import InternalError, InvalidRequest, OutcomeUnknown
+        from faas_project.guard import messages_of
+
+        if status == 400:
+            messages = messages_of(InvalidRequest(body))
+        elif status == 503:
+            messages = messages_of(OutcomeUnknown(f"there is no answer after {REQUEST_S} s, nor is it known why"))
+        else:
+            messages = messages_of(InternalError())
+        for message in messages:
+            self.handle_reply(message)
+
     def handle_reply(self, message: Any) -> None:
         if self.server.draining and message["type"] == "http.response.start" and self.channel is not None:
             self.channel.persistent = False
@@ -104,7 +119,7 @@ class Factory(HTTPFactory):  # type: ignore[misc]
         return protocol
 
     def startFactory(self) -> None:  # noqa: N802
-        """Twisted would begin an access log here, and format a line for each request even if it went nowhere."""
+        """Twisted begins its access log here, and a clock for it that ticks each second."""
 
     def log(self, request: Any) -> None:
         """Twisted formats a line for each request, which nobody reads: a twentieth of what a short one costs."""
@@ -166,10 +181,9 @@ class Server(DaphneServer):  # type: ignore[misc]
     def _forget(self, protocol: Any, application: asyncio.Future[None] | None) -> None:
         """Drops what has ended on both sides. Daphne does so once a second, which is long for thousands of them,
         and still does it for those that ended in an exception."""
-        is_over = application is None or (
-            application.done() and not application.cancelled() and not application.exception()
-        )
-        if is_over and "disconnected" in self.connections.get(protocol, ()):
+        if application is not None and (not application.done() or application.cancelled() or application.exception()):
+            return
+        if "disconnected" in self.connections.get(protocol, ()):
             del self.connections[protocol]
 
     def _begin(self) -> None:

@@ -102,6 +102,18 @@ def test_a_mirror_lives_for_an_hour_from_its_last_change(client):
     assert client.ttl(mirror.key(TASK)) > 3_500
 
 
+def test_an_accepted_task_replaces_nothing(client):
+    client.delete(mirror.key(TASK))
+    run(client, mirror.queued([TASK, uuid4()]))
+    assert seen(client) == (0, 0, b"QUEUED", None)
+    assert client.ttl(mirror.key(TASK)) > 3_500
+    for state in ("RUNNING", "COMPLETED"):
+        run(client, mirror.write([Entry(TASK, 1, state)]))
+        run(client, mirror.queued([TASK]))
+        assert seen(client)[2] == state.encode()
+    assert len(mirror.queued([uuid4() for _ in range(mirror.SCRIPT_TASKS + 1)])) == 2
+
+
 def test_many_are_several_commands(client):
     many = [Entry(uuid4(), 1, "COMPLETED", bytes(1_000)) for _ in range(2_000)]
     commands = mirror.write(many)
@@ -112,7 +124,7 @@ def test_many_are_several_commands(client):
 
 
 def test_nothing_is_no_command():
-    assert mirror.write([]) == mirror.announce([]) == []
+    assert mirror.write([]) == mirror.queued([]) == mirror.announce([]) == []
 
 
 def test_ids_go_through_an_announcement():
