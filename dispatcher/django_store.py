@@ -19,7 +19,14 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    transaction,
+)
 
 from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
@@ -65,7 +72,11 @@ class DjangoStore:
             generation = Instance.objects.values_list("generation", flat=True).get()
             return Registration(str(self._dispatcher), self._epoch, generation, held, former)
 
-        return self._guarded(work)
+        try:
+            return self._guarded(work)
+        except ProgrammingError as exc:  # PostgreSQL's word for a table that is not there (yet)
+            connection.close()
+            raise StoreUnavailable(f"is it migrated? {exc}") from exc
 
     def exchange(self, exchange: Exchange) -> Exchanged:
         """One transaction. Raises `StoreUnavailable`."""
@@ -83,7 +94,7 @@ class DjangoStore:
     def _guarded(self, work: Callable[[], T]) -> T:
         try:
             return work()
-        except (DatabaseError, InterfaceError) as exc:
+        except (OperationalError, InterfaceError) as exc:
             self._tally.rolled_back()
             # Broken or not: what state the connection is in is not worth finding out.
             connection.close()
@@ -116,7 +127,7 @@ class DjangoStore:
                 self._adopt(cursor, exchange, answer)
             if exchange.recall:
                 answer.held = [_held(item) for item in moves.held(cursor, self._dispatcher)]
-            if exchange.claim:
+            if exchange.claim and not answer.lease_lost:
                 self._claim(cursor, exchange.claim, now, answer)
             self._tally.flush(cursor)
         self._tally.committed()
@@ -311,7 +322,7 @@ def _released(item: Released, now: float) -> moves.Released:
         item.attempt,
         item.ended.event,
         _report(item.ended, now),
-        run_after=now + item.delay_s if item.delay_s else None,
+        run_after=now + item.delay_s if item.ended.event is Event.POSTPONE else None,
         deaths=int(item.ended.died),
         failures=int(item.ended.raised),
     )

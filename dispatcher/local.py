@@ -51,6 +51,7 @@ class LocalLink:
     def send(self, sends: Iterable[Send], now: float) -> bool:
         for send in sends:
             self._perform(self._session.receive(send.message, now=now), now)
+        self._perform(self._session.flush(now=now), now)
         return bool(self._inbound)
 
     def next_deadline(self) -> float:

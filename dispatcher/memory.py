@@ -41,6 +41,7 @@ class MemoryStore:
         self.epoch = 0
         self.generation = 1
         self._dispatcher = dispatcher
+        self._slots = 0
         self._given: dict[str, None] = {}
         self._queue: deque[str] = deque()
 
@@ -58,7 +59,8 @@ class MemoryStore:
 
     def register(self, *, mode: str, slots: int) -> Registration:
         self.epoch += 1
-        return Registration(self._dispatcher, self.epoch, self.generation, self._held())
+        former, self._slots = self._slots, slots
+        return Registration(self._dispatcher, self.epoch, self.generation, self._held(), former)
 
     def exchange(self, exchange: Exchange) -> Exchanged:
         answer = Exchanged()

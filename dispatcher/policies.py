@@ -67,7 +67,7 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, begi
         begin_recorded: the begin of this attempt is committed already.
     """
     outcome = report.outcome
-    starts = task.starts + (report.begun and not begin_recorded and not task.policy.at_most_once)
+    starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
     died = report.begun and outcome in (Outcome.DIED, Outcome.MEMORY, Outcome.LOST)
     raised = outcome is Outcome.RAISED
 
@@ -112,7 +112,7 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, begi
                 ended(Event.POSTPONE, b"", _summary(report)),
                 task.task,
                 task.attempt,
-                min(task.policy.backoff_s * 2**task.failures, BACKOFF_MAX_S),
+                min(task.policy.backoff_s * 2.0 ** min(task.failures, 64), BACKOFF_MAX_S),
             )
         return ended(Event.FAIL, report.result.data, _summary(report))
     if not report.begun:

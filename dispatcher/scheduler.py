@@ -107,6 +107,7 @@ class Worker:
     assigned: dict[Key, Assignment] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     last_run: int = 0
+    welcomed: int = 0
     load: int = 0  #: assigned attempts that have not ended
 
     @property
@@ -151,7 +152,7 @@ class Scheduler:
         self._functions: dict[str, bytes] = {}
         self._function_bytes = 0
         self._wanting: dict[str, list[Worker]] = {}
-        self._early: list[tuple[bytes, Report]] = []  # of attempts that are being adopted
+        self._early: dict[Key, tuple[bytes, Report]] = {}  # of attempts that are being adopted
         self._adopting: dict[Key, bytes] = {}
         self._acks: dict[Key, bytes] = {}
         self._next = Exchange()
@@ -246,16 +247,17 @@ class Scheduler:
             case Result():
                 return self._reports(worker, message.reports)
             case Returned():
+                worker.draining = True
                 for attempt in message.attempts:
                     self._unbegun(worker, (attempt.task, attempt.attempt))
             case NeedFunction():
                 return self._needs(worker, message.functions)
             case Heartbeat():
-                self._compare(worker, message)
+                return self._compare(worker, message)
             case Drain():
                 worker.draining = True
             case Bye():
-                self._lose(worker)
+                self._lose(worker, left=True)
         return []
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Send]:
@@ -266,10 +268,12 @@ class Scheduler:
         known = self._workers.get(peer)
         if known is not None and hello.number <= known.hello.number:
             return []  # late or doubled: what it says is no longer so
+        self._run_number += 1
         worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
-        held = {(attempt.task, attempt.attempt) for attempt in hello.held}
+        worker.welcomed = self._run_number
+        held = dict.fromkeys((attempt.task, attempt.attempt) for attempt in hello.held)
         if hello.generation not in (0, self._me.generation):
-            held = set()  # of a database that is no more: the Welcome makes the worker drop it all
+            held = {}  # of a database that is no more: the Welcome makes the worker drop it all
         if known is not None:
             worker.last_run = known.last_run
             for key, assignment in list(known.assigned.items()):
@@ -279,13 +283,13 @@ class Scheduler:
         for key in held:
             orphan = self._orphans.pop(key, None)
             if orphan is not None:
+                orphan.sent_in = worker.welcomed
                 worker.take(orphan)
             elif key not in self._assignments and key not in self._adopting:
                 self._adopting[key] = peer
                 self._next.adopt.append(key)
         self._workers[peer] = worker
         self._work = True
-        self._run_number += 1
         return [
             Send(
                 peer,
@@ -319,7 +323,7 @@ class Scheduler:
             if assignment is not None:
                 self._report(worker, assignment, report)
             elif key in self._adopting:
-                self._early.append((worker.peer, report))
+                self._early[key] = (worker.peer, report)
             else:
                 late.append(Attempt(*key))
         self.stale += len(late)
@@ -361,21 +365,27 @@ class Scheduler:
         worker = assignment.worker.hello.name if assignment.worker else ""
         self._end(assignment, _lost_report(assignment.key, begun=begun), worker)
 
-    def _compare(self, worker: Worker, heartbeat: Heartbeat) -> None:
+    def _compare(self, worker: Worker, heartbeat: Heartbeat) -> list[Send]:
         held = {(attempt.task, attempt.attempt) for attempt in heartbeat.held}
+        # What runs there and is not in our books any more would otherwise run on for nobody.
+        strange = tuple(
+            a
+            for a in heartbeat.held
+            if (a.task, a.attempt) not in worker.assigned and (a.task, a.attempt) not in self._adopting
+        )
         for key, assignment in list(worker.assigned.items()):
             if key not in held and assignment.sent_in <= heartbeat.seen:
                 self._unbegun(worker, key)
+        return [Send(worker.peer, Kill(strange, Outcome.LOST))] if strange else []
 
-    def _lose(self, worker: Worker) -> None:
+    def _lose(self, worker: Worker, *, left: bool = False) -> None:
         """`worker` is gone: what was at the head of its slots counts as begun, the rest as never sent."""
         del self._workers[worker.peer]
-        heads = worker.slots
-        for assignment in list(worker.assigned.values()):
-            if assignment.ending:
-                continue
-            at_head = assignment.begun or heads > 0 or assignment.task.policy.at_most_once
-            heads -= at_head
+        lost = [a for a in worker.assigned.values() if not a.ending]
+        heads = 0 if left else worker.slots - sum(a.begun for a in lost)
+        for assignment in lost:
+            at_head = assignment.begun or (not left and (heads > 0 or assignment.task.policy.at_most_once))
+            heads -= at_head and not assignment.begun
             self._lost(assignment, begun=at_head)
         self._work = True
 
@@ -500,13 +510,14 @@ class Scheduler:
             if worker is None:
                 self._lost(assignment, begun=True)
                 continue
+            assignment.sent_in = worker.welcomed
             worker.take(assignment)
         for key in answer.refused:
             peer = self._adopting.pop(key, None)
             if peer in self._workers:
                 sends.append(Send(peer, Kill((Attempt(*key),), Outcome.LOST)))
-        early, self._early = self._early, []
-        for peer, report in early:
+        early, self._early = self._early, {}
+        for peer, report in early.values():
             worker = self._workers.get(peer)
             if worker is not None:
                 sends += self._reports(worker, (report,))
@@ -568,7 +579,7 @@ class Scheduler:
     def cancel(self, key: Key) -> list[Send]:
         """Somebody wants this running attempt ended."""
         assignment = self._assignments.get(key)
-        if assignment is None or assignment.cancelled:
+        if assignment is None:
             return []
         assignment.cancelled = True
         if assignment.worker is None or assignment.ending:
@@ -603,12 +614,12 @@ class Scheduler:
 
     def _abandon_orphans(self) -> None:
         """No worker has come back with these: the first ones were in a slot, the others never left us."""
-        heads = self._heads
-        for assignment in self._orphans.values():
+        lost = [a for a in self._orphans.values() if not a.ending]
+        heads = self._heads - sum(a.begun for a in lost)
+        for assignment in lost:
             at_head = assignment.begun or heads > 0 or assignment.task.policy.at_most_once
-            heads -= at_head
-            if not assignment.ending:
-                self._lost(assignment, begun=at_head)
+            heads -= at_head and not assignment.begun
+            self._lost(assignment, begun=at_head)
         self._orphans.clear()
 
     def stop(self) -> None:

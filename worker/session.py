@@ -51,7 +51,7 @@ STARTED_AFTER_S = 0.02
 RESEND_S = 2.0
 #: The first wait for a Welcome, doubled up to `HELLO_MAX_S`.
 HELLO_FIRST_S = 0.5
-HELLO_MAX_S = 8.0
+HELLO_MAX_S = 2.0
 #: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
 #: the other side did meanwhile is unknown, so nobody is declared lost because of it.
 GAP_S = 2.0
@@ -191,7 +191,7 @@ class WorkerSession:
             held = self._held[key]
             if held.begun_at is None or held.killing is not None:
                 continue
-            if not held.begin_told:
+            if not held.begin_told and self._welcome is not None:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
@@ -254,7 +254,11 @@ class WorkerSession:
         self._beat_at = now + welcome.heartbeat_s
         # Unstarted runs stay: Hello has listed them, and the dispatcher kills what is no longer ours.
         self._unsent = [key for key, held in self._held.items() if held.report is not None]
-        return actions + self._ask_again()
+        for held in self._held.values():
+            held.begin_told = False
+        if self._draining:
+            actions.append(Send(Drain()))
+        return actions + self._ask_again() + self._leave_when_empty()
 
     def _ask_again(self) -> list[Action]:
         """Functions that runs still wait for: the question or its answer may have been lost."""

@@ -102,6 +102,26 @@ def test_poison_fails_after_three_deaths_whatever_its_policy() -> None:
     assert "exit code 3" in str(pickle.loads(row.result or b""))
 
 
+def test_a_begin_that_was_told_counts_as_a_start() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit(policy=Policy(max_attempts=1))
+    pair.settle(seconds=1, finish=False)
+    pair.step_slot(pair.workers[0], Outcome.DIED)
+    pair.settle(seconds=2)
+    row = pair.store.tasks[task]
+    assert (row.state, row.starts, sum(pair.begins.values())) == (State.FAILED, 1, 1)
+
+
+def test_a_worker_is_told_to_kill_what_is_no_longer_its_own() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.tasks[task].attempt += 1  # somebody else has it by now
+    pair.start_dispatcher()
+    pair.settle(seconds=3, finish=False)
+    assert [job.attempt for job in pair.workers[0].jobs.values()] != [1]
+
+
 def test_after_a_death_the_retry_gets_a_new_process() -> None:
     pair = Pair(slots=1)
     pair.submit()

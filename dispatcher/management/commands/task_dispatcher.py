@@ -19,7 +19,7 @@ from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
 from dispatcher.local import LocalLink
-from dispatcher.loop import Loop
+from dispatcher.loop import DRAIN_S, FLUSH_S, Loop
 from dispatcher.scheduler import Scheduler
 from dispatcher.store import Registration
 from everythingfaas.errors import StoreUnavailable
@@ -65,7 +65,8 @@ class Command(BaseCommand):
             grace_s=0.0,  # slots of an earlier run have died with it: nobody comes back
             max_result_bytes=faas.max_result_bytes,
         )
-        loop = Loop(core, store, link)
+        # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
+        loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
         bell = Bell(faas.redis_address, BELL, loop.ring)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
