@@ -80,8 +80,10 @@ def save(path: Path | None, content: Mapping[str, Any]) -> None:
 
 def _commit() -> str:
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git here
+        return ""
 
 
 def _cpu() -> str:
