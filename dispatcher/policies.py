@@ -58,13 +58,12 @@ def prefetch(slots: int, run_s: float) -> int:
     return min(int(slots * PREFETCH_S / max(run_s, 1e-6)), slots * PREFETCH_MAX)
 
 
-def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, begin_recorded: bool) -> Ended | Released:
+def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> Ended | Released:
     """What becomes of `task` after an attempt that ended as `report` says.
 
     Args:
         worker: its name, for the record.
         cancelled: somebody has asked to end the task.
-        begin_recorded: the begin of this attempt is committed already.
     """
     outcome = report.outcome
     starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
@@ -79,7 +78,6 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, begi
             outcome,
             result,
             begun=report.begun,
-            begin_recorded=begin_recorded,
             elapsed_s=report.elapsed_s,
             ago_s=report.ago_s,
             died=died,
@@ -136,7 +134,6 @@ def failed(task: Claimed, message: str) -> Ended:
         Outcome.LOST,
         dump(WorkerFailure(message)),
         begun=False,
-        begin_recorded=False,
         elapsed_s=0.0,
         ago_s=0.0,
         summary=f"WorkerFailure: {message}",

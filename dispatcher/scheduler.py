@@ -85,7 +85,6 @@ class Assignment:
     worker: Worker | None = None
     sent_in: int = 0  #: number of the `Run` it travelled in
     begun: bool = False
-    begin_recorded: bool = False
     cancelled: bool = False
     ending: bool = False  #: its end is on the way to the store
 
@@ -313,7 +312,6 @@ class Scheduler:
             return
         assignment.begun = True
         self._next.begun.append(Begin(key[0], key[1], ago_s))
-        assignment.begin_recorded = True
 
     def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
         late = []
@@ -344,7 +342,6 @@ class Scheduler:
             report,
             worker=worker,
             cancelled=assignment.cancelled,
-            begin_recorded=assignment.begin_recorded,
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -557,7 +554,7 @@ class Scheduler:
     def _assignment(self, task: Claimed) -> Assignment:
         if task.deadline_s is None and self._task_deadline_s is not None:
             task = replace(task, deadline_s=self._task_deadline_s)
-        return Assignment(task, begun=task.begun, begin_recorded=task.begun)
+        return Assignment(task, begun=task.begun)
 
     def _job(self, task: Claimed) -> Job:
         return Job(

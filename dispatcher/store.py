@@ -46,7 +46,6 @@ class Claimed(Struct, frozen=True):
     deaths: int = 0
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
-    waited_s: float = 0.0  #: from submit to claim
 
 
 class Ended(Struct, frozen=True):
@@ -58,7 +57,6 @@ class Ended(Struct, frozen=True):
     outcome: Outcome
     result: bytes
     begun: bool  #: a slot had begun it
-    begin_recorded: bool  #: and `Begin` was written before
     elapsed_s: float
     ago_s: float
     died: bool = False  #: counts as a death

@@ -137,9 +137,7 @@ def report(claimed: Claimed, outcome: Outcome = Outcome.RETURNED, *, begun: bool
 
 def end(hands: Hands, claimed: Claimed, outcome: Outcome = Outcome.RETURNED, **kwargs: Any) -> int:
     """Ends an attempt as the scheduler would. Returns how many were too late."""
-    decision = verdict(
-        claimed, report(claimed, outcome, **kwargs), worker="w", cancelled=False, begin_recorded=claimed.begun
-    )
+    decision = verdict(claimed, report(claimed, outcome, **kwargs), worker="w", cancelled=False)
     exchange = Exchange(ended=[decision]) if isinstance(decision, Ended) else Exchange(released=[decision])
     return hands.store.exchange(exchange).stale
 
@@ -220,7 +218,7 @@ def test_one_exchange_ends_and_claims(hands: Hands) -> None:
     hands.store.register(mode="local", slots=1)
     first, second = hands.submit(), hands.submit()
     (claimed,) = claim(hands)
-    decision = verdict(claimed, report(claimed), worker="w", cancelled=False, begin_recorded=False)
+    decision = verdict(claimed, report(claimed), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
     answer = hands.store.exchange(Exchange(ended=[decision], claim=5))
     assert [item.task for item in answer.claimed] == [second]
@@ -299,6 +297,6 @@ def test_an_end_is_a_move_of_the_table(hands: Hands) -> None:
 
 def test_the_summary_of_a_failure_is_one_line(hands: Hands) -> None:
     claimed = Claimed(str(new_id()), 1, "1", FUNCTION, b"")
-    decision = verdict(claimed, report(claimed, Outcome.RAISED), worker="w", cancelled=False, begin_recorded=False)
+    decision = verdict(claimed, report(claimed, Outcome.RAISED), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
     assert (decision.event, decision.summary) == (Event.FAIL, "ValueError: wrong")
