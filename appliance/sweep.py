@@ -19,7 +19,8 @@ def sweep(data_dir: Path) -> int:
 
     Spared are this process, its ancestors, and everything in their sessions: whatever an appliance starts has a
     session of its own, so an editor or a ``tail -f`` that a person opened in a shell where the variable is
-    exported is not a remainder.
+    exported is not a remainder. That holds for session 0 as well, which is what the kernel shows for a shell
+    whose session began outside of our PID namespace, as in a container that was entered.
 
     Returns:
         The number of processes killed.
@@ -45,4 +46,4 @@ def _ancestry() -> tuple[set[int], set[int]]:
         pids.add(process.pid)
         sessions.add(process.session)
         process = look(process.parent)
-    return pids, sessions - {0}
+    return pids, sessions

@@ -373,6 +373,33 @@ def test_a_sweep_spares_the_shell_and_what_was_opened_in_it(bench):
         editor.wait()
 
 
+#: Sweeps the folder from a session that began outside of the PID namespace, beside a process in the same session.
+SWEEP_IN_A_CONTAINER = """
+import subprocess
+from pathlib import Path
+from appliance.sweep import sweep
+assert os.getsid(0) == 0, os.getsid(0)
+environ = os.environ | {"FAAS_DATA_DIR": sys.argv[1]}
+beside = subprocess.Popen(["sleep", "1000"], env=environ)
+left = subprocess.Popen(["sleep", "1000"], env=environ, start_new_session=True)
+killed = sweep(Path(sys.argv[1]))
+print(killed, beside.poll(), left.wait())
+"""
+
+
+def test_a_sweep_spares_the_session_of_an_entered_container(bench):
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    try:
+        subprocess.run([*inside, "pass"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as exc:
+        pytest.skip(f"no PID namespace can be made here: {exc}")
+    source = "import os, sys\n" + SWEEP_IN_A_CONTAINER
+    done = subprocess.run(
+        [*inside, source, str(bench.folder)], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout == "1 None -9\n", done.stderr
+
+
 def test_a_data_folder_in_use_is_refused_by_name(bench):
     front = bench.serve(bench.spec("web"))
     web = bench.pid("web")
