@@ -29,7 +29,7 @@ class Load(Protocol):
     @property
     def load(self) -> int: ...
     @property
-    def draining(self) -> bool: ...
+    def takes(self) -> bool: ...
 
 
 L = TypeVar("L", bound=Load)
@@ -43,7 +43,7 @@ def choose(workers: Iterable[L]) -> L | None:
 
     >>> choose([])
     """
-    return min((worker for worker in workers if not worker.draining), key=lambda w: w.load / w.slots, default=None)
+    return min((worker for worker in workers if worker.takes), key=lambda w: w.load / w.slots, default=None)
 
 
 def prefetch(slots: int, run_s: float) -> int:

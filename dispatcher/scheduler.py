@@ -40,6 +40,7 @@ from everythingfaas.wire.messages import (
     Job,
     Kill,
     NeedFunction,
+    Pull,
     Refuse,
     Report,
     Result,
@@ -103,9 +104,12 @@ class Worker:
     beat_at: float
     run_s: float = 0.05
     draining: bool = False
+    credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
+    pulled: int = 0  #: number of its last `Pull`
     assigned: dict[Key, Assignment] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     last_run: int = 0
+    told_run: int = 0  #: number of the last `Run` at the last heartbeat
     welcomed: int = 0
     load: int = 0  #: assigned attempts that have not ended
 
@@ -114,12 +118,22 @@ class Worker:
         return self.hello.slots
 
     @property
+    def takes(self) -> bool:
+        """Whether it may be sent anything now."""
+        return not self.draining and self.credit != 0
+
+    @property
     def room(self) -> int:
-        return 0 if self.draining else self.slots + prefetch(self.slots, self.run_s) - self.load
+        return self._granted(self.slots + prefetch(self.slots, self.run_s) - self.load)
 
     @property
     def free(self) -> int:
-        return 0 if self.draining else max(0, self.slots - self.load)
+        return self._granted(max(0, self.slots - self.load))
+
+    def _granted(self, wanted: int) -> int:
+        if self.draining:
+            return 0
+        return wanted if self.credit is None else min(wanted, self.credit)
 
     def take(self, assignment: Assignment) -> None:
         assignment.worker = self
@@ -142,8 +156,10 @@ class Scheduler:
         task_deadline_s: float | None = None,
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
+        pulls: bool = False,
     ) -> None:
         self._me = registration
+        self._pulls = pulls
         self._task_deadline_s = task_deadline_s
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
@@ -167,6 +183,7 @@ class Scheduler:
         self._grace_until = now + grace_s
         self._heads = registration.slots
         self.stale = 0  #: results that came too late
+        self.impostors = 0  #: workers that came under the name of another one
         self.lease_lost = False  #: another process has taken this dispatcher's row: stop
         for claimed in registration.held:
             assignment = self._assignment(claimed)
@@ -182,8 +199,13 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Nothing is given out, and nothing waits to be written."""
+        return not self._assignments and self.is_written
+
+    @property
+    def is_written(self) -> bool:
+        """All that has been heard is committed."""
         waiting = self._next.ended or self._next.released or self._next.begun
-        return not self._assignments and not waiting and self._under_way is None
+        return not waiting and self._under_way is None
 
     def next_deadline(self) -> float:
         """When `expire` has something to do, if nothing else happens before."""
@@ -253,6 +275,8 @@ class Scheduler:
                 return self._needs(worker, message.functions)
             case Heartbeat():
                 return self._compare(worker, message)
+            case Pull():
+                self._pulled(worker, message)
             case Drain():
                 worker.draining = True
             case Bye():
@@ -264,16 +288,25 @@ class Scheduler:
             return [Send(peer, Refuse(f"this dispatcher speaks protocol {PROTOCOL}, you speak {hello.protocol}"))]
         if hello.slots < 1:
             return [Send(peer, Refuse("a worker needs at least one slot"))]
-        known = self._workers.get(peer)
+        if hello.pulls != self._pulls:
+            ours, theirs = ("pull", "push") if self._pulls else ("push", "pull")
+            reason = f"this dispatcher serves {ours} workers; start a {ours} worker, not a {theirs} one"
+            return [Send(peer, Refuse(reason))]
+        known = self._workers.get(peer) or self._under_another_peer(hello)
+        if known is not None and (known.hello.worker, known.hello.secret) != (hello.worker, hello.secret):
+            self.impostors += 1
+            return [Send(peer, Refuse("another worker goes by that name"))]
         if known is not None and hello.number <= known.hello.number:
             return []  # late or doubled: what it says is no longer so
         self._run_number += 1
         worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
-        worker.welcomed = self._run_number
+        worker.welcomed = worker.told_run = self._run_number
+        worker.credit = 0 if hello.pulls else None
         held = dict.fromkeys((attempt.task, attempt.attempt) for attempt in hello.held)
         if hello.generation not in (0, self._me.generation):
             held = {}  # of a database that is no more: the Welcome makes the worker drop it all
         if known is not None:
+            self._move(known.peer, peer)
             worker.last_run = known.last_run
             for key, assignment in list(known.assigned.items()):
                 if key not in held:
@@ -305,6 +338,34 @@ class Scheduler:
                 ),
             )
         ]
+
+    def _under_another_peer(self, hello: Hello) -> Worker | None:
+        """This very worker, on the connection that it had before."""
+        return next((worker for worker in self._workers.values() if worker.hello.worker == hello.worker), None)
+
+    def _move(self, old: bytes, new: bytes) -> None:
+        """A worker has taken a new connection."""
+        if old == new:
+            return
+        del self._workers[old]
+        self._acks = {key: new if peer == old else peer for key, peer in self._acks.items()}
+        self._adopting = {key: new if peer == old else peer for key, peer in self._adopting.items()}
+        self._early = {key: (new if peer == old else peer, report) for key, (peer, report) in self._early.items()}
+
+    def _pulled(self, worker: Worker, pull: Pull) -> None:
+        if worker.credit is not None and pull.number > worker.pulled:
+            worker.pulled = pull.number
+            worker.credit = max(0, pull.take)
+            self._work = True
+
+    def unsent(self, sends: Iterable[Send]) -> None:
+        """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
+        for send in sends:
+            worker = self._workers.get(send.peer)
+            if worker is None or not isinstance(send.message, Run):
+                continue  # heartbeats find out what else was lost
+            for job in send.message.jobs:
+                self._unbegun(worker, (job.task, job.attempt))
 
     def _begun(self, worker: Worker, key: Key, ago_s: float) -> None:
         assignment = worker.assigned.get(key)
@@ -501,6 +562,8 @@ class Scheduler:
     def _adopted(self, answer: Exchanged) -> list[Send]:
         sends = []
         for claimed in answer.adopted:
+            if (claimed.task, claimed.attempt) not in self._adopting:
+                continue  # asked for twice
             assignment = self._assignment(claimed)
             worker = self._workers.get(self._adopting.pop(assignment.key, b""))
             self._assignments[assignment.key] = assignment
@@ -543,6 +606,8 @@ class Scheduler:
         sends: list[Send] = []
         self._run_number += 1
         worker.last_run = self._run_number
+        if worker.credit is not None:
+            worker.credit = 0  # a question has one answer
         for assignment in batch:
             assignment.sent_in = self._run_number
             name = assignment.task.function
@@ -596,12 +661,14 @@ class Scheduler:
                 self._lose(worker)
             elif now >= worker.beat_at:
                 worker.beat_at = now + HEARTBEAT_S
-                sends.append(Send(worker.peer, Heartbeat(seen=worker.last_run)))
+                sends.append(Send(worker.peer, Heartbeat(seen=worker.told_run, asked=worker.pulled)))
+                worker.told_run = worker.last_run
         if self._orphans and now >= self._grace_until:
             self._abandon_orphans()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._next.look = True
+            self._next.adopt = list(self._adopting)  # what another dispatcher still has a lease on
             self._work = True
         if now >= self._renew_at:
             self._renew_at = now + RENEW_S

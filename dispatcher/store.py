@@ -96,7 +96,9 @@ class Exchange:
     begun: list[Begin] = field(default_factory=list)
     claim: int = 0  #: how many attempts may be given out
     functions: set[str] = field(default_factory=set)  #: bytes wanted of these
-    adopt: list[tuple[str, int]] = field(default_factory=list)  #: attempts that a returning worker holds
+    #: Attempts that a returning worker holds. What is neither adopted nor refused is another dispatcher's as long as
+    #: that one's lease lasts: ask again.
+    adopt: list[tuple[str, int]] = field(default_factory=list)
     look: bool = False  #: once a second: due and expired tasks, cancellations
     renew: bool = False  #: this dispatcher's lease
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people

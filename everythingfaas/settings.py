@@ -71,6 +71,12 @@ def _host(text: str) -> str:
     return host
 
 
+def _dispatcher_host(text: str) -> str:
+    if text.startswith("ipc://") and len(text) > len("ipc://"):
+        return text
+    return _host(text)
+
+
 def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -171,9 +177,9 @@ class Settings:
         shown="the number of CPUs",
     )
     dispatcher_bind: str = _setting(
-        _host,
-        _HOST_EXPECTED,
-        "The address that the dispatcher listens on for workers, in pull and push.",
+        _dispatcher_host,
+        _HOST_EXPECTED + ", or ipc:///PATH of a socket",
+        "Where the dispatcher listens for workers, in pull and push: an address, or `ipc:///PATH` of a socket.",
         default="127.0.0.1",
     )
     dispatcher_port: int = _setting(
@@ -270,6 +276,11 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def dispatcher_address(bind: str, port: int) -> str:
+    """Where the dispatcher listens, as ZeroMQ has it."""
+    return bind if bind.startswith("ipc://") else f"tcp://{authority(bind, port)}"
+
+
 def socket_url(path: Path) -> str:
     """The URL of a Redis server on a Unix socket. Clients unquote it, so a folder's blank or percent sign is quoted."""
     return f"unix://{urllib.parse.quote(str(path))}"
@@ -326,7 +337,7 @@ def _check_what_is_built(settings: Settings) -> None:
         )
     if settings.auth == "token":
         raise ConfigurationError("FAAS_AUTH=token needs tokens, which this version does not have yet: expected open")
-    if not is_loopback(settings.dispatcher_bind):
+    if not settings.dispatcher_bind.startswith("ipc://") and not is_loopback(settings.dispatcher_bind):
         raise ConfigurationError(
             f"FAAS_DISPATCHER_BIND={settings.dispatcher_bind} listens beyond loopback, which needs keys, and this "
             "version does not have them yet: expected an address of this machine alone, such as 127.0.0.1"

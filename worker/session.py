@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
+from everythingfaas.failures import dump, function_failure
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -34,6 +35,7 @@ from everythingfaas.wire.messages import (
     Job,
     Kill,
     NeedFunction,
+    Pull,
     Refuse,
     Report,
     Result,
@@ -43,7 +45,7 @@ from everythingfaas.wire.messages import (
     Started,
     Welcome,
 )
-from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
 STARTED_AFTER_S = 0.02
@@ -59,10 +61,20 @@ GAP_S = 2.0
 ORPHAN_S = 300.0
 #: Functions kept for slots that have not got them yet.
 CACHE_BYTES = 256 * 1024 * 1024
+#: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows.
+TAKE_PER_SLOT = 32
+#: A `Pull` that the dispatcher has not seen after so long is lost, and made anew.
+PULL_AGAIN_S = 1.5
 
 
 class Send(Struct, frozen=True):
     message: FromWorker
+
+
+class Ask(Struct, frozen=True):
+    """Send this on the REQ socket; if one is on its way there already, on a new one."""
+
+    message: Pull
 
 
 class StartJob(Struct, frozen=True):
@@ -83,9 +95,10 @@ class Stop(Struct, frozen=True):
     """The session is over."""
 
     reason: str
+    refused: bool = False  #: the dispatcher does not want this worker
 
 
-Action = Send | StartJob | KillSlot | Reconnect | Stop
+Action = Send | Ask | StartJob | KillSlot | Reconnect | Stop
 Key = tuple[str, int]
 
 
@@ -99,6 +112,8 @@ class Identity(Struct, frozen=True):
     python: tuple[int, int]
     dill: str
     slots: int
+    secret: str = ""  #: see `Hello`
+    pulls: bool = False
 
 
 @dataclass(slots=True)
@@ -157,6 +172,8 @@ class WorkerSession:
         self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
         self._unsent: list[Key] = []
         self._seen = 0
+        self._pull_number = 0
+        self._pulled_at: float | None = None  # when the question was put that has no answer yet
         self._hello_number = 0
         self._generation = 0
         self._welcome: Welcome | None = None
@@ -167,6 +184,7 @@ class WorkerSession:
         self._hello_wait_s = HELLO_FIRST_S
         self._alone_since = now
         self._orphan_s = ORPHAN_S
+        self._max_result_bytes: int | None = None
         self._draining = False
         self._stopped = False
 
@@ -209,7 +227,7 @@ class WorkerSession:
                 return self._register_again(now)
             case Refuse():
                 self._stopped = True
-                return [Stop(message.reason)]
+                return [Stop(message.reason, refused=True)]
             case Run():
                 return self._runs(message)
             case Function():
@@ -230,8 +248,17 @@ class WorkerSession:
                 return self.drain(now=now)
             case Heartbeat():
                 if self._welcome is not None:
-                    self._seen = max(self._seen, message.seen)
+                    self._compare(message, now)
                 return []
+
+    def _compare(self, heartbeat: Heartbeat, now: float) -> None:
+        """Finds out what is lost: a `Run` that was sent and has not come, a `Pull` that has not arrived."""
+        lost = heartbeat.seen > self._seen
+        self._seen = max(self._seen, heartbeat.seen)
+        if self._pulled_at is None:
+            return
+        if lost or (heartbeat.asked < self._pull_number and now >= self._pulled_at + PULL_AGAIN_S):
+            self._pulled_at = None  # the next flush asks again
 
     def _register_again(self, now: float) -> list[Action]:
         if self._welcome is None:
@@ -248,8 +275,10 @@ class WorkerSession:
             actions += self._drop_everything()
         self._welcome = welcome
         self._orphan_s = welcome.orphan_s
+        self._max_result_bytes = welcome.max_result_bytes
         self._generation = welcome.generation
         self._seen = welcome.seen
+        self._pulled_at = None  # whoever knew of it is not there any more
         self._hello_wait_s = HELLO_FIRST_S
         self._beat_at = now + welcome.heartbeat_s
         # Unstarted runs stay: Hello has listed them, and the dispatcher kills what is no longer ours.
@@ -268,6 +297,7 @@ class WorkerSession:
         if self._welcome is None or run.number <= self._seen:
             return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
         self._seen = run.number
+        self._pulled_at = None
         if self._draining:
             return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
         missing: list[str] = []
@@ -327,6 +357,8 @@ class WorkerSession:
                 return []
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
+        if self._max_result_bytes is not None and len(done.result) > self._max_result_bytes:
+            done = _too_large(done, self._max_result_bytes)
         error = done.error
         held.report = Report(
             task=key[0],
@@ -446,6 +478,8 @@ class WorkerSession:
                     self._generation,
                     self._attempts(),
                     self._hello_number,
+                    me.secret,
+                    me.pulls,
                 )
             )
         ]
@@ -468,7 +502,18 @@ class WorkerSession:
         if self._unsent:
             actions.append(Send(Result(tuple(self._reports(now)))))
             self._unsent.clear()
+        if self._me.pulls and self._pulled_at is None and not self._draining:
+            actions += self._pull(now)
         return actions
+
+    def _pull(self, now: float) -> list[Action]:
+        unfinished = sum(held.report is None for held in self._held.values())
+        take = self._me.slots * TAKE_PER_SLOT - unfinished
+        if take <= 0:
+            return []
+        self._pull_number += 1
+        self._pulled_at = now
+        return [Ask(Pull(self._pull_number, take))]
 
     def _reports(self, now: float) -> Iterable[Report]:
         for key in self._unsent:
@@ -524,8 +569,21 @@ class WorkerSession:
         return tuple(Attempt(task, attempt) for task, attempt in self._held)
 
 
+def _too_large(done: SlotDone, limit: int) -> SlotDone:
+    """As the slot says it of what is over the worker's own limit: the dispatcher's may be lower."""
+    error = ErrorText(
+        "ResultError",
+        f"the result is {len(done.result)} bytes; at most {limit} are kept."
+        " Write it to a file or a store and return where it is",
+        "",
+    )
+    result = dump(function_failure(error.type_name, error.message, ""))
+    return replace(done, outcome=Outcome.RAISED, result=result, error=error)
+
+
 __all__ = [
     "Action",
+    "Ask",
     "FunctionCache",
     "Identity",
     "KillSlot",
