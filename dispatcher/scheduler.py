@@ -65,8 +65,11 @@ GAP_S = 2.0
 KEEP_BYTES = 64 * 1024 * 1024
 #: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
 KNOWN_MAX = 10_000
-#: Weight of the newest run in the running mean of how long tasks run.
+#: Weight of the newest run in the running mean of how long tasks run, and of the newest turn with the store.
 RUN_WEIGHT = 0.1
+TURN_WEIGHT = 0.2
+#: How long tasks run on a worker that has not run any.
+UNKNOWN_RUN_S = 1.0
 
 Key = tuple[str, int]
 
@@ -102,7 +105,9 @@ class Worker:
     hello: Hello
     heard_at: float
     beat_at: float
-    run_s: float = 0.05
+    run_s: float | None = None  #: how long tasks run on average; None: it has not run any
+    ahead: int = 0  #: how many attempts it gets beyond its slots
+    stalled: bool = False  #: it has given back what waited behind a long task
     draining: bool = False
     credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
     pulled: int = 0  #: number of its last `Pull`
@@ -124,7 +129,7 @@ class Worker:
 
     @property
     def room(self) -> int:
-        return self._granted(self.slots + prefetch(self.slots, self.run_s) - self.load)
+        return self._granted(self.slots + self.ahead - self.load)
 
     @property
     def free(self) -> int:
@@ -134,6 +139,17 @@ class Worker:
         if self.draining:
             return 0
         return wanted if self.credit is None else min(wanted, self.credit)
+
+    def ran(self, elapsed_s: float) -> None:
+        """A run has ended."""
+        known = self.run_s
+        self.run_s = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
+        self.stalled = False
+
+    def look_ahead(self, turn_s: float) -> None:
+        """Decides anew how many attempts it gets beyond its slots."""
+        run_s = UNKNOWN_RUN_S if self.run_s is None else self.run_s
+        self.ahead = 0 if self.stalled else prefetch(self.slots, run_s, turn_s)
 
     def take(self, assignment: Assignment) -> None:
         assignment.worker = self
@@ -178,6 +194,8 @@ class Scheduler:
         self._look_at = now
         self._renew_at = now + RENEW_S
         self._turn_at = now
+        self._asked_at = now
+        self._turn_s = 0.0  # how long a turn with the store takes
         self._stopping = False
         self._orphans: dict[Key, Assignment] = {}
         self._grace_until = now + grace_s
@@ -225,12 +243,15 @@ class Scheduler:
         if not self._next:
             return None
         self._under_way, self._next = self._next, Exchange()
+        self._asked_at = self._turn_at
         if self._under_way.claim:
             self._work = False  # until a ring, a full claim or the next look says otherwise
         return self._under_way
 
     def _appetite(self) -> int:
         if self._prefetching:
+            for worker in self._workers.values():
+                worker.look_ahead(self._turn_s)
             return sum(max(0, worker.room) for worker in self._workers.values())
         return sum(worker.free for worker in self._workers.values())
 
@@ -268,7 +289,8 @@ class Scheduler:
             case Result():
                 return self._reports(worker, message.reports)
             case Returned():
-                worker.draining = True
+                worker.draining = worker.draining or message.leaving
+                worker.stalled = not message.leaving
                 for attempt in message.attempts:
                     self._unbegun(worker, (attempt.task, attempt.attempt))
             case NeedFunction():
@@ -393,7 +415,7 @@ class Scheduler:
         if assignment.ending:
             return  # said before; the acknowledgement follows the commit
         if report.begun:
-            worker.run_s += RUN_WEIGHT * (report.elapsed_s - worker.run_s)
+            worker.ran(report.elapsed_s)
         self._end(assignment, report, worker.hello.name)
 
     def _end(self, assignment: Assignment, report: Report, worker: str) -> None:
@@ -511,6 +533,7 @@ class Scheduler:
         done = self._under_way
         assert done is not None, "an answer without a question"
         self._under_way = None
+        self._turn_s += TURN_WEIGHT * (now - self._asked_at - self._turn_s)
         self.stale += answer.stale
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):

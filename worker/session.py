@@ -59,6 +59,12 @@ HELLO_MAX_S = 2.0
 GAP_S = 2.0
 #: How long what runs may go on without a dispatcher, until one has said otherwise.
 ORPHAN_S = 300.0
+#: What waits for a slot goes back when none has become free for so long, as another worker's may be: it was sent
+#: ahead of a task that is longer than those before.
+STALL_S = 0.25
+#: While work waits for its slots, a worker's results travel together: so many, or those of so long.
+GATHER = 32
+GATHER_S = 0.002
 #: Functions kept for slots that have not got them yet.
 CACHE_BYTES = 256 * 1024 * 1024
 #: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows.
@@ -166,11 +172,13 @@ class WorkerSession:
         self._held: dict[Key, _Held] = {}
         self._queue: deque[Key] = deque()
         self._idle: list[int] = []
+        self._assigned_at = now  # when a slot last became free, or nothing waited for one
         self._running: dict[int, Key] = {}
         self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
         self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
         self._unsent: list[Key] = []
+        self._unsent_since = now
         self._seen = 0
         self._pull_number = 0
         self._pulled_at: float | None = None  # when the question was put that has no answer yet
@@ -213,7 +221,16 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
+        if self._queue and self._is_full:
+            due.append(self._assigned_at + STALL_S)
+        if self._unsent:
+            due.append(self._unsent_since + GATHER_S)
         return min(due)
+
+    @property
+    def _is_full(self) -> bool:
+        """Something runs in each slot. While processes start, what waits is about to begin."""
+        return len(self._running) >= self._me.slots
 
     # --- from the dispatcher
 
@@ -229,12 +246,12 @@ class WorkerSession:
                 self._stopped = True
                 return [Stop(message.reason, refused=True)]
             case Run():
-                return self._runs(message)
+                return self._runs(message, now)
             case Function():
                 self._functions.put(message.function, message.blob.data)
                 for key in self._wanting.pop(message.function, ()):
                     if key in self._held:
-                        self._queue.append(key)
+                        self._wait(key, now)
                 return self._assign()
             case ResultAck():
                 for attempt in message.attempts:
@@ -293,13 +310,13 @@ class WorkerSession:
         """Functions that runs still wait for: the question or its answer may have been lost."""
         return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
 
-    def _runs(self, run: Run) -> list[Action]:
+    def _runs(self, run: Run, now: float) -> list[Action]:
         if self._welcome is None or run.number <= self._seen:
             return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
         self._seen = run.number
         self._pulled_at = None
         if self._draining:
-            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
+            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs), leaving=True))]
         missing: list[str] = []
         for job in run.jobs:
             key = (job.task, job.attempt)
@@ -307,7 +324,7 @@ class WorkerSession:
                 continue
             self._held[key] = _Held(job)
             if self._functions.get(job.function) is not None:
-                self._queue.append(key)
+                self._wait(key, now)
                 continue
             if job.function not in self._wanting:
                 missing.append(job.function)
@@ -316,6 +333,11 @@ class WorkerSession:
         if missing:
             actions.append(Send(NeedFunction(tuple(missing))))
         return actions
+
+    def _wait(self, key: Key, now: float) -> None:
+        if not self._queue:
+            self._assigned_at = now
+        self._queue.append(key)
 
     def _kill(self, kill: Kill, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -341,6 +363,7 @@ class WorkerSession:
                 self._running.pop(event.slot, None)
                 if event.slot not in self._idle:
                     self._idle.append(event.slot)
+                self._assigned_at = now
                 return self._assign()
             case SlotBegun():
                 held = self._held.get((event.task, event.attempt))
@@ -378,6 +401,8 @@ class WorkerSession:
         )
         held.ended_at = now
         held.slot = None
+        if not self._unsent:
+            self._unsent_since = now
         self._unsent.append(key)
 
     def _assign(self) -> list[Action]:
@@ -427,6 +452,8 @@ class WorkerSession:
         actions = self._deadlines(now)
         if self._welcome is None:
             return actions + self._alone(now)
+        if self._queue and self._is_full and now >= self._assigned_at + STALL_S:
+            actions += self._give_back(list(self._queue))
         if now >= self._heard_at + self._welcome.lost_after_s:
             self._welcome, self._alone_since = None, now
             return [*actions, Reconnect(), *self._hello(now)]
@@ -499,12 +526,16 @@ class WorkerSession:
                 starts.append(Started(key[0], key[1], now - held.begun_at))
         if starts:
             actions.append(Send(Begun(tuple(starts))))
-        if self._unsent:
+        if self._unsent and not self._gathers(now):
             actions.append(Send(Result(tuple(self._reports(now)))))
             self._unsent.clear()
         if self._me.pulls and self._pulled_at is None and not self._draining:
             actions += self._pull(now)
         return actions
+
+    def _gathers(self, now: float) -> bool:
+        """Whether results wait for more of them. Nobody waits for their slots: there is work for those."""
+        return bool(self._queue) and len(self._unsent) < GATHER and now < self._unsent_since + GATHER_S
 
     def _pull(self, now: float) -> list[Action]:
         unfinished = sum(held.report is None for held in self._held.values())
@@ -530,13 +561,13 @@ class WorkerSession:
         """Gives back what has not begun, and leaves when the rest is done and acknowledged."""
         self._draining = True
         waiting = [key for key, held in self._held.items() if held.slot is None and held.report is None]
-        for key in waiting:
+        return [Send(Drain()), *self._give_back(waiting), *self._leave_when_empty()]
+
+    def _give_back(self, keys: list[Key]) -> list[Action]:
+        for key in keys:
             self._discard_waiting(key)
             del self._held[key]
-        actions: list[Action] = [Send(Drain())]
-        if waiting:
-            actions.append(Send(Returned(tuple(Attempt(*key) for key in waiting))))
-        return actions + self._leave_when_empty()
+        return [Send(Returned(tuple(Attempt(*key) for key in keys), self._draining))] if keys else []
 
     def _leave_when_empty(self) -> list[Action]:
         if not self._draining or self._held or self._stopped:

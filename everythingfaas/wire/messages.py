@@ -117,9 +117,10 @@ class Result(Struct, frozen=True, array_like=True, tag="result"):
 
 
 class Returned(Struct, frozen=True, array_like=True, tag="returned"):
-    """Attempts given back, never begun."""
+    """Attempts given back, never begun: they waited behind a long one, or the worker is leaving."""
 
     attempts: tuple[Attempt, ...]
+    leaving: bool = False
 
 
 class NeedFunction(Struct, frozen=True, array_like=True, tag="need"):

@@ -45,9 +45,26 @@ def test_short_tasks_are_sent_ahead() -> None:
     pair.settle(seconds=2)
     for _ in range(50):
         pair.submit()
-    pair.settle(seconds=1, finish=False)
+    pair.settle(seconds=0.1, finish=False)
     assert states(pair)[State.RUNNING] > 2
     assert len(pair.workers[0].jobs) == 2
+
+
+def test_what_was_sent_ahead_goes_back_when_it_waits_behind_a_long_task() -> None:
+    pair = Pair(slots=2)
+    for _ in range(200):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(50):
+        pair.submit()
+    pair.settle(seconds=1, finish=False)  # suddenly they are long
+    assert states(pair) == {State.COMPLETED: 200, State.RUNNING: 2, State.QUEUED: 48}
+    other = pair.start_worker()
+    pair.settle(seconds=0.1, finish=False)
+    assert len(other.jobs) == 2
+    pair.settle(seconds=2)
+    assert states(pair) == {State.COMPLETED: 250}
+    assert {task.starts for task in pair.store.tasks.values()} == {1}
 
 
 def test_a_lost_worker_costs_what_was_begun_one_start_and_the_rest_nothing() -> None:
