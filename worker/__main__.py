@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser
 
 from everythingfaas.errors import FaasError
-from worker.command import CHANNELS, add_arguments, configure_logging, run
+from worker.arguments import add_arguments
+from worker.command import CHANNELS, configure_logging, run
 
 
 def main() -> int:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from worker.command import SLOTS_HELP, URLS_HELP, configure_logging, dispatcher_url, run
+from everythingfaas.errors import ConfigurationError
+from worker.arguments import SLOTS_HELP, URLS_HELP, dispatcher_url
 
 
 def register(app: typer.Typer) -> None:
@@ -40,5 +41,11 @@ def push(slots: _Slots, urls: _Urls) -> None:
 
 
 def _run(mode: str, slots: int, urls: list[str]) -> None:
+    try:
+        from worker.command import configure_logging, run  # here, because clients have no pyzmq
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"a worker needs {error.name}, which is not installed: pip install 'everythingfaas[worker]'"
+        ) from None
     configure_logging()
     raise typer.Exit(run(mode, slots, urls))

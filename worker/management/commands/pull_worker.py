@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from worker.command import add_arguments, run
+from worker.arguments import add_arguments
+from worker.command import run
 
 
 class Command(BaseCommand):
