@@ -16,6 +16,8 @@ from everythingfaas.settings import Settings, as_environment, authority, dispatc
 # -P keeps the folder that the user stands in off our own processes' path: a file of theirs called worker.py or
 # api/ is meant for their functions, and must not be what we import.
 _PYTHON = (sys.executable, "-P")
+#: In the folder of keys: the key of the worker that is started beside the dispatcher.
+OWN_KEY = "local.key"
 #: Settings that a worker process is told.
 _OF_WORKERS = ("data_dir", "log_level", "max_result_bytes")
 
@@ -34,6 +36,8 @@ def build_plan(settings: Settings, folder: DataFolder, then: str | None) -> list
         environ["FAAS_REDIS_URL"] = settings.redis_address
     plan = [*redis, _migrate(environ), _web(environ), _dispatcher(settings, environ)]
     if settings.mode != "local":
+        if not settings.dispatcher_is_private:
+            plan.insert(len(redis), _worker_key(settings, environ))
         plan.append(_worker(settings, environ))
     plan.append(_probe(settings, environ))
     if then is not None:
@@ -82,12 +86,22 @@ def _dispatcher(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec("dispatcher", tuple(command), environ, stop_rank=2, stop_share=3)
 
 
+def _worker_key(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
+    key = settings.keys_folder / OWN_KEY
+    script = "from everythingfaas.cli import main; main()"
+    command = (*_PYTHON, "-c", script, "worker-key", "create", "local", "--file", str(key), "--if-missing")
+    return ProcessSpec("worker-key", command, environ, Role.STEP)
+
+
 def _worker(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
-    address = dispatcher_address(settings.dispatcher_bind, settings.dispatcher_port)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.dispatcher_bind, settings.dispatcher_bind)  # noqa: S104
+    address = dispatcher_address(host, settings.dispatcher_port)
     command = (*_PYTHON, "-m", "worker", settings.mode, str(settings.workers), address)
     # It runs functions, and needs neither the database nor Redis: so it has not got the way to them.
     needed = {variable(name) for name in _OF_WORKERS}
     ours = {name: value for name, value in environ.items() if not name.startswith("FAAS_") or name in needed}
+    if not settings.dispatcher_is_private:
+        ours["FAAS_WORKER_KEY"] = str(settings.keys_folder / OWN_KEY)
     return ProcessSpec("worker", command, ours, stop_rank=1, stop_share=3)
 
 

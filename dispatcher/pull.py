@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dispatcher.keyring import Keyring
 from dispatcher.router import PEER_BYTES, RouterLink
 from dispatcher.scheduler import Send
 from everythingfaas.errors import ProtocolError
@@ -34,9 +35,9 @@ class _Question(NamedTuple):
 class PullLink(RouterLink):
     """A link to workers that ask."""
 
-    def __init__(self, address: str, *, max_result_bytes: int) -> None:
+    def __init__(self, address: str, *, max_result_bytes: int, keyring: Keyring | None = None) -> None:
         self._questions: dict[bytes, _Question] = {}
-        super().__init__(address, max_result_bytes=max_result_bytes)
+        super().__init__(address, max_result_bytes=max_result_bytes, keyring=keyring)
 
     def _read(self, frames: list[bytes]) -> tuple[bytes, FromWorker]:
         identity = frames[0]

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import zmq
 
+from dispatcher.door import Door
+from dispatcher.keyring import Keyring
 from dispatcher.scheduler import Send
 from everythingfaas.errors import ConfigurationError, ProtocolError, VersionMismatch
 from everythingfaas.wire.frames import HEADER_MAX, Encoder, dispatcher_decoder
@@ -67,6 +69,7 @@ class RouterLink(ABC):
 
     Args:
         address: where to listen, as ZeroMQ has it: ``tcp://127.0.0.1:5555`` or ``ipc:///path``.
+        keyring: whose keys are let in; None: whoever reaches the address, which must be this machine's own.
         max_result_bytes: no frame is much larger than the largest result.
 
     Raises:
@@ -76,7 +79,7 @@ class RouterLink(ABC):
     ends_with_us = False
     has_answers = False
 
-    def __init__(self, address: str, *, max_result_bytes: int) -> None:
+    def __init__(self, address: str, *, max_result_bytes: int, keyring: Keyring | None = None) -> None:
         self.rejects = Rejects()
         self._encoder = Encoder()
         self._decoder = dispatcher_decoder()
@@ -91,6 +94,7 @@ class RouterLink(ABC):
         # Frames beyond this never get as far as us: the connection is closed by ZeroMQ while it reads them.
         self._socket.maxmsgsize = 2 * max(max_result_bytes, HEADER_MAX)
         self._socket.ipv6 = "[" in address
+        self._door = None if keyring is None else Door(self._context, self._socket, keyring)
         try:
             self._socket.bind(address)
         except zmq.ZMQError as exc:
@@ -102,22 +106,45 @@ class RouterLink(ABC):
 
     def register(self, poller: zmq.Poller) -> None:
         poller.register(self._socket, zmq.POLLIN)
+        if self._door is not None:
+            self._door.register(poller)
 
     def receive(self, now: float) -> Iterable[tuple[bytes, FromWorker]]:
         received = []
+        if self._door is not None:
+            for _ in range(self._door.answer()):
+                self.rejects.count("a connection with a key that is not let in", now)
         for _ in range(MESSAGES_PER_TURN):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames, key = self._receive()
             except zmq.Again:
                 break
             try:
-                received.append(self._read(frames))
+                peer, message = self._read(frames)
+                self._check(peer, key, message, now)
+                received.append((peer, message))
             except VersionMismatch as exc:
                 self._refuse(frames[0], exc.theirs, now)
             except ProtocolError as exc:
                 self.rejects.count(str(exc).partition(":")[0], now)  # what follows is the peer's own
         self.rejects.expire(now)
         return received
+
+    def _receive(self) -> tuple[list[bytes], str]:
+        """The frames of one message, and the name of the key that its connection has, if there are keys."""
+        if self._door is None:
+            return self._socket.recv_multipart(zmq.NOBLOCK), ""
+        frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        return [frame.bytes for frame in frames], str(frames[-1].get("User-Id"))
+
+    def _check(self, peer: bytes, key: str, message: FromWorker, now: float) -> None:
+        if self._door is None:
+            return
+        try:
+            self._door.check(key, message)
+        except ProtocolError as exc:
+            self._send(Send(peer, Refuse(f"you come with {exc}")), now)
+            raise
 
     def send(self, sends: Iterable[Send], now: float) -> list[Send]:
         return [send for send in sends if not self._send(send, now)]
@@ -133,6 +160,8 @@ class RouterLink(ABC):
 
     def close(self) -> None:
         self._socket.close()
+        if self._door is not None:
+            self._door.close()
         self._context.term()
 
     @abstractmethod

@@ -185,6 +185,21 @@ class Settings:
     dispatcher_port: int = _setting(
         _PORT, _PORT_EXPECTED, "The port of the dispatcher, in pull and push.", default=5555
     )
+    keys_dir: Path | None = _setting(  # noqa: RUF009 -- it returns a field
+        _folder,
+        "the path of a folder",
+        "The dispatcher's keys, and those of the workers that it lets in; used where it listens beyond this machine.",
+        default=None,
+        shown="`keys` in the data folder",
+    )
+    worker_key: str = _setting(
+        str,
+        "the line that `faas worker-key create` has printed, or the path of a file that holds it",
+        "With which a worker is let in.",
+        default="",
+        shown="",
+        private=True,
+    )
     task_deadline: float | None = _setting(
         _seconds,
         "a number of seconds, more than 0",
@@ -246,6 +261,15 @@ class Settings:
             return (self.data_dir / "run" / "redis.url").read_text().strip()
         except OSError:
             return socket_url(self.data_dir / "run" / "redis.sock")
+
+    @property
+    def keys_folder(self) -> Path:
+        return self.keys_dir or self.data_dir / "keys"
+
+    @property
+    def dispatcher_is_private(self) -> bool:
+        """Whether only this machine reaches the dispatcher: else it speaks to nobody without a key."""
+        return self.dispatcher_bind.startswith("ipc://") or is_loopback(self.dispatcher_bind)
 
     @property
     def url(self) -> str:
@@ -337,11 +361,6 @@ def _check_what_is_built(settings: Settings) -> None:
         )
     if settings.auth == "token":
         raise ConfigurationError("FAAS_AUTH=token needs tokens, which this version does not have yet: expected open")
-    if not settings.dispatcher_bind.startswith("ipc://") and not is_loopback(settings.dispatcher_bind):
-        raise ConfigurationError(
-            f"FAAS_DISPATCHER_BIND={settings.dispatcher_bind} listens beyond loopback, which needs keys, and this "
-            "version does not have them yet: expected an address of this machine alone, such as 127.0.0.1"
-        )
 
 
 if __name__ == "__main__":

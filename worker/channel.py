@@ -11,6 +11,7 @@ import zmq
 from everythingfaas.errors import ProtocolError, VersionMismatch
 from everythingfaas.wire.frames import Encoder, read_refusal, worker_decoder
 from everythingfaas.wire.messages import FromDispatcher, FromWorker, Pull
+from everythingfaas.worker_key import WorkerKey
 
 log = logging.getLogger("worker")
 
@@ -28,10 +29,12 @@ class Channel:
 
     Args:
         urls: where dispatchers listen; each renewal goes on to the next.
+        key: with which dispatchers let us in; None: they are on this machine, and ask for none.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], key: WorkerKey | None = None) -> None:
         self._urls = urls
+        self._key = key
         self._turn = 0
         self._context = zmq.Context()
         self._poller: zmq.Poller | None = None
@@ -90,6 +93,10 @@ class Channel:
         socket.reconnect_ivl_max = RECONNECT_MAX_MS
         socket.tcp_keepalive = True
         socket.ipv6 = "[" in self.url
+        if self._key is not None:
+            socket.curve_serverkey = self._key.dispatcher.encode()
+            socket.curve_publickey = self._key.public.encode()
+            socket.curve_secretkey = self._key.secret.encode()
         socket.connect(self.url)
         self._sockets.append(socket)
         if self._poller is not None:

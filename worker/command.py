@@ -13,6 +13,7 @@ from pathlib import Path
 
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings
+from everythingfaas.worker_key import parse_worker_key
 from worker.channel import Channel
 from worker.identity import identity
 from worker.loop import FLUSH_S, WorkerLoop
@@ -39,10 +40,11 @@ def run(mode: str, slots: int, urls: Sequence[str]) -> int:
     settings = Settings.from_env(os.environ)
     # Only who starts us, and waits for us, limits how long what runs may take to end.
     drain_s = max(0.5, settings.shutdown_s - FLUSH_S - 0.5) if "FAAS_SHUTDOWN_S" in os.environ else None
-    me = identity(slots, pulls=mode == "pull")
+    key = parse_worker_key(settings.worker_key) if settings.worker_key else None
+    me = identity(slots, pulls=mode == "pull", key=key.name if key else "")
     pool = SlotPool(slots, folder=Path.cwd(), limits=SlotLimits(max_result_bytes=settings.max_result_bytes))
     session = WorkerSession(me, now=time.monotonic())
-    loop = WorkerLoop(session, pool, CHANNELS[mode](urls), drain_s=drain_s)
+    loop = WorkerLoop(session, pool, CHANNELS[mode](urls, key), drain_s=drain_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     log.info("%s worker %s: %d slots, Python %d.%d", mode, me.name, slots, *me.python)

@@ -12,12 +12,12 @@ from uuid import uuid4
 from worker.session import Identity
 
 
-def identity(slots: int, *, pulls: bool = False) -> Identity:
-    """A new worker of this process: another one at each call."""
+def identity(slots: int, *, pulls: bool = False, key: str = "") -> Identity:
+    """A new worker of this process: another one at each call. `key` is the name of the key that it comes with."""
     host = platform.node()
     return Identity(
         worker=uuid4().hex,
-        name=f"{host}:{os.getpid()}",
+        name=f"{key}@{host}:{os.getpid()}" if key else f"{host}:{os.getpid()}",
         host=host,
         pid=os.getpid(),
         python=sys.version_info[:2],

@@ -19,6 +19,9 @@ log = logging.getLogger("worker")
 
 #: How long the results of what was killed at the end may take to be acknowledged.
 FLUSH_S = 2.0
+#: A dispatcher that is silent for so long is told of; and then at this distance.
+SILENCE_S = 10.0
+SILENCE_AGAIN_S = 300.0
 
 
 class WorkerLoop:
@@ -46,6 +49,7 @@ class WorkerLoop:
         self._stops = 0
         self._over: Stop | None = None
         self._registered = False
+        self._silent_since = clock()
 
     def stop(self) -> None:
         """Finish what runs and leave; called twice, kill it and leave. From a signal handler, or any thread."""
@@ -98,15 +102,19 @@ class WorkerLoop:
             self._perform(self._session.slot_event(event, now=now), now)
         self._perform(self._session.expire(now=now), now)
         self._perform(self._session.flush(now=now), now)
-        self._tell()
+        self._tell(now)
 
-    def _tell(self) -> None:
+    def _tell(self, now: float) -> None:
         registered = self._session.is_registered
         if registered and not self._registered:
             log.info("registered with the dispatcher at %s", self._channel.url)
         elif self._registered and not registered and self._over is None:
             log.warning("lost the dispatcher; what runs goes on, trying to reach it at %s", self._channel.url)
+            self._silent_since = now
         self._registered = registered
+        if not registered and now >= self._silent_since + SILENCE_S:
+            log.warning("no dispatcher answers at %s: does it run, and is this worker's key let in?", self._channel.url)
+            self._silent_since = now + SILENCE_AGAIN_S
 
     def _perform(self, actions: Iterable[Action], now: float) -> None:
         for action in actions:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import zmq
 
 from everythingfaas.wire.messages import Pull
+from everythingfaas.worker_key import WorkerKey
 from worker.channel import Channel
 
 
@@ -17,10 +18,10 @@ class PullChannel(Channel):
     is put on a new one: its connection, and with it whatever may still come on it, is gone.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], key: WorkerKey | None = None) -> None:
         self._questions = 0
         self._asking: zmq.Socket[bytes] | None = None
-        super().__init__(urls)
+        super().__init__(urls, key)
 
     def ask(self, pull: Pull) -> None:
         if self._asking is not None and not self._asking.poll(0, zmq.POLLOUT):

@@ -18,6 +18,7 @@ from api.mirror import BELL
 from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
+from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
 from dispatcher.loop import DRAIN_S, FLUSH_S, Link, Loop
 from dispatcher.pull import PullLink
@@ -114,7 +115,11 @@ def _link(faas: Settings, mode: str, slots: int, port: int) -> Link:
         limits = SlotLimits(max_result_bytes=faas.max_result_bytes)
         return LocalLink(slots, folder=Path.cwd(), limits=limits, now=time.monotonic())
     kind = PullLink if mode == "pull" else PushLink
-    return kind(dispatcher_address(faas.dispatcher_bind, port), max_result_bytes=faas.max_result_bytes)
+    return kind(
+        dispatcher_address(faas.dispatcher_bind, port),
+        max_result_bytes=faas.max_result_bytes,
+        keyring=None if faas.dispatcher_is_private else Keyring(faas.keys_folder),
+    )
 
 
 def _register(store: DjangoStore, mode: str, slots: int) -> Registration:
