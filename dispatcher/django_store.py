@@ -277,6 +277,7 @@ def _held(item: moves.Held) -> Claimed:
         item.deaths,
         item.failures,
         begun=item.begun,
+        cancelled=item.cancel_requested,
     )
 
 

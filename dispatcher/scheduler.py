@@ -554,7 +554,7 @@ class Scheduler:
     def _assignment(self, task: Claimed) -> Assignment:
         if task.deadline_s is None and self._task_deadline_s is not None:
             task = replace(task, deadline_s=self._task_deadline_s)
-        return Assignment(task, begun=task.begun)
+        return Assignment(task, begun=task.begun, cancelled=task.cancelled)
 
     def _job(self, task: Claimed) -> Job:
         return Job(
@@ -572,6 +572,11 @@ class Scheduler:
     def ring(self) -> None:
         """There is new work."""
         self._work = True
+
+    def look(self) -> None:
+        """Look at the store with the next exchange, and not only when it is due: something is to be cancelled."""
+        self._next.look = True
+        self._work = True  # what a look finds due is claimed with it
 
     def cancel(self, key: Key) -> list[Send]:
         """Somebody wants this running attempt ended."""

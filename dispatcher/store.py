@@ -46,6 +46,7 @@ class Claimed(Struct, frozen=True):
     deaths: int = 0
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
+    cancelled: bool = False  #: somebody has asked to end it
 
 
 class Ended(Struct, frozen=True):

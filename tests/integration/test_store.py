@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import dill
 import pytest
 from django.db import connection, transaction
 from msgspec.structs import replace
@@ -235,6 +236,38 @@ def test_a_cancel_of_what_runs_is_told_at_the_next_look(hands: Hands) -> None:
     assert hands.store.exchange(Exchange(look=True, claim=1)).cancelled == [(running, claimed.attempt)]
     end(hands, claimed, Outcome.CANCELLED)
     assert hands.row(running).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RAISED, Outcome.DIED, Outcome.LOST])
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_to_be_cancelled_is_not_begun_again(hands: Hands, outcome: Outcome, begun: bool) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    hands.cancel(task)
+    given_back = verdict(
+        replace(claimed, policy=Policy(retries=1)),
+        report(claimed, outcome, begun=begun),
+        worker="w",
+        cancelled=False,  # nobody has looked since
+    )
+    assert isinstance(given_back, Released)
+    hands.store.exchange(Exchange(released=[given_back]))
+    row = hands.row(task)
+    assert row.state is State.CANCELLED
+    assert row.result is not None
+    assert type(dill.loads(row.result)).__name__ == "TaskCancelled"
+    assert claim(hands) == []
+
+
+def test_what_is_to_be_cancelled_is_known_after_a_restart(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    tasks = [hands.submit(), hands.submit()]
+    claim(hands, 2)
+    hands.cancel(tasks[0])
+    hands.store = hands.again()
+    held = {item.task: item.cancelled for item in hands.store.register(mode="local", slots=1).held}
+    assert held == {tasks[0]: True, tasks[1]: False}
 
 
 def test_a_dispatcher_that_starts_again_finds_what_it_held(hands: Hands) -> None:
