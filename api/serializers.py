@@ -24,3 +24,4 @@ class RegisterSerializer(serializers.Serializer[Any]):
 
     name = TextField()
     payload = TextField()
+    policy = serializers.JSONField(required=False, allow_null=True, default=None)
