@@ -32,7 +32,7 @@ from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance, Queue
 from api.tally import Tally
-from dispatcher.store import Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.store import DEFAULT_POLICY, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -245,7 +245,13 @@ class Announcer:
 def _policy(text: str | None, at_most_once: bool, max_attempts: int) -> Policy:
     fields = json.loads(text) if text else {}
     return Policy(
-        at_most_once, max_attempts, int(fields.get("retries", 0)), float(fields.get("backoff_s", Policy().backoff_s))
+        at_most_once,
+        max_attempts,
+        int(fields.get("retries", 0)),
+        float(fields.get("backoff_s", DEFAULT_POLICY.backoff_s)),
+        tuple(fields.get("retry_on") or ()),
+        bool(fields.get("fresh_process", False)),
+        fields.get("memory_limit_mb"),
     )
 
 

@@ -15,7 +15,8 @@ Three rules keep it right whatever is lost on the way:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,8 +143,10 @@ class Scheduler:
         task_deadline_s: float | None = None,
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._me = registration
+        self._chance = chance
         self._task_deadline_s = task_deadline_s
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
@@ -342,6 +345,7 @@ class Scheduler:
             report,
             worker=worker,
             cancelled=assignment.cancelled,
+            chance=self._chance(),
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -564,7 +568,8 @@ class Scheduler:
             Blob(task.payload),
             task.owner,
             task.deadline_s,
-            fresh=task.deaths > 0,
+            fresh=task.deaths > 0 or task.policy.fresh_process,
+            memory_limit_mb=task.policy.memory_limit_mb,
         )
 
     # --- time, bell, the end
