@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from api import views
+from api import openapi, views
 from api.paths import both
 
 urlpatterns = [
@@ -16,4 +16,6 @@ urlpatterns = [
     *both("healthz", views.Health.as_view(), "health"),
     *both("readyz", views.Ready.as_view(), "ready"),
     path("api/v1/", include("api.v1.urls")),
+    *both("api/schema", openapi.Schema.as_view(), "schema"),
+    *both("api/docs", openapi.docs, "docs"),
 ]
