@@ -16,6 +16,7 @@ from django.db.models.expressions import RawSQL
 from api.dialect import dialect_of
 from api.errors import NotFound
 from api.models import Attempt, Dispatcher, Function, Payload, Task
+from api.moves.common import is_in
 from everythingfaas.status import State
 
 
@@ -65,7 +66,9 @@ def tasks(owner: int, wanted: Wanted, page: Page) -> tuple[list[Task], UUID | No
     """A page of tasks. One query."""
     rows = _tasks(owner)
     if wanted.states:
-        rows = rows.filter(state__in=[state.value for state in wanted.states])
+        # As text, not as a parameter: SQLite uses an index with a condition only for one that repeats it.
+        condition = is_in(set(wanted.states))
+        rows = rows.filter(RawSQL(condition, (), output_field=BooleanField()))  # noqa: S611  # numbers of ours
     if wanted.function is not None:
         rows = rows.filter(function=wanted.function)
     if wanted.since is not None:
