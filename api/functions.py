@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
@@ -25,7 +24,7 @@ def register(name: str, payload: str, policy: Any = None) -> UUID:
         InvalidPayload: it is not base64 of a pickle that may hold a function.
         InvalidRequest: `policy` is none.
     """
-    text = None if policy is None else policies.changed(None, msgspec.json.encode(policy))
+    text = policies.changed(None, policy)
     raw = decode(payload)
     check_function(raw)
     owner = local_owner()

@@ -10,6 +10,8 @@ the function's policy later does not touch it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -61,7 +63,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 #: These have no column of their own in the row of a task.
 _IN_TEXT: Final = ("retries", "backoff_s", "retry_on", "fresh_process", "memory_limit_mb")
 
-_DECODER = msgspec.json.Decoder(Policy)
+_DECODER = msgspec.json.Decoder(Policy | None)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _FIELD = re.compile(r"`\$\.(\w+)|unknown field `(.{1,64}?)`")
 
@@ -77,26 +79,33 @@ class Columns(NamedTuple):
     text: str | None
 
 
-def changed(stored: str | None, change: bytes) -> str | None:
-    """The policy of a function after `change`, JSON of the keys that are to be other ones; null takes one away.
+def changed(stored: str | None, change: object) -> str | None:
+    """The policy of a function after `change`, the keys that are to be other ones; None takes one away, or all.
 
     Raises:
         InvalidRequest: `change` is no policy, or what comes of it contradicts itself.
     """
-    keys = _given(stored) | _keys(_parse(change))
+    if change is None:
+        return None
+    with _refused():
+        keys = _given(stored) | _keys(msgspec.convert(change, Policy))
     kept = {name: value for name, value in keys.items() if value is not None}
     _check(DEFAULTS | kept)
     return _ENCODER.encode(kept).decode() if kept else None
 
 
-@lru_cache(maxsize=1024)
 def columns(of_function: str | None, of_task: bytes | None) -> Columns:
-    """What a task follows whose function has the one policy and which came with the other.
+    """What a task follows whose function has the one policy and which came with the other, as JSON.
 
     Raises:
         InvalidRequest: `of_task` is no policy, or the two contradict each other.
     """
-    merged = of_function_and(of_function, {} if of_task is None else _keys(_parse(of_task)))
+    return _columns(of_function, b"" if of_task is None else canonical(of_task))
+
+
+@lru_cache(maxsize=1024)  # of texts that are short, whatever a client has written
+def _columns(of_function: str | None, of_task: bytes) -> Columns:
+    merged = _merged(of_function, of_task)
     text = {name: merged[name] for name in _IN_TEXT if merged[name] != DEFAULTS[name]}
     return Columns(
         merged["deadline_s"],
@@ -108,16 +117,18 @@ def columns(of_function: str | None, of_task: bytes | None) -> Columns:
     )
 
 
-def of_function_and(stored: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    merged = {name: DEFAULTS[name] if value is None else value for name, value in (_given(stored) | given).items()}
-    complete = DEFAULTS | merged
-    _check(complete)
-    return complete
+def _merged(of_function: str | None, of_task: bytes) -> dict[str, Any]:
+    said = (_given(of_function) | _given(of_task)).items()
+    merged = DEFAULTS | {name: value for name, value in said if value is not None}
+    _check(merged)
+    return merged
 
 
 def canonical(of_task: bytes) -> bytes:
     """The same for policies that say the same. Raises InvalidRequest."""
-    return _ENCODER.encode(_parse(of_task))
+    with _refused():
+        said = _DECODER.decode(of_task)
+    return b"" if said is None else _ENCODER.encode(said)
 
 
 def of_function(stored: str | None) -> dict[str, Any]:
@@ -141,7 +152,7 @@ def of_task(task: Task) -> dict[str, Any]:
     )
 
 
-def _given(stored: str | None) -> dict[str, Any]:
+def _given(stored: str | bytes | None) -> dict[str, Any]:
     given: dict[str, Any] = msgspec.json.decode(stored) if stored else {}
     return given
 
@@ -150,9 +161,11 @@ def _keys(policy: Policy) -> dict[str, Any]:
     return {name: value for name in DEFAULTS if (value := getattr(policy, name)) is not UNSET}
 
 
-def _parse(text: bytes) -> Policy:
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What is no policy is the client's mistake."""
     try:
-        return _DECODER.decode(text) if text != b"null" else Policy()
+        yield
     except msgspec.ValidationError as exc:
         found = _FIELD.search(str(exc))
         name = found and (found[1] or found[2])

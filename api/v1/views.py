@@ -7,7 +7,6 @@ import time
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from django.db import transaction
 from django.http import HttpResponse
 from rest_framework.request import Request
@@ -106,12 +105,11 @@ class FunctionDetail(APIView):
     def patch(self, request: Request, function_id: str) -> Response:
         if not isinstance(request.data, dict) or "policy" not in request.data:
             raise InvalidRequest("the body must be a JSON object with a policy", field="policy")
-        change = msgspec.json.encode(request.data["policy"])
         owner, function = local_owner(), parse_id(function_id, "function")
         with transaction.atomic():
             queries.function(owner, function)  # or there is none
             row = Function.objects.select_for_update().only("policy").get(id=function)
-            row.policy = None if change == b"null" else policy.changed(row.policy, change)
+            row.policy = policy.changed(row.policy, request.data["policy"])
             row.save(update_fields=["policy"])
         forget_function(function)
         return Response(FunctionDetailSerializer(queries.function(owner, function)).data)

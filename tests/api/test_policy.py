@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from tests.web import Web, on_sqlite
 
 def columns(function: dict | None = None, task: dict | None = None) -> policy.Columns:
     return policy.columns(
-        None if function is None else policy.changed(None, json.dumps(function).encode()),
+        None if function is None else policy.changed(None, function),
         None if task is None else json.dumps(task).encode(),
     )
 
@@ -59,13 +60,21 @@ def test_all_of_it() -> None:
 
 
 def test_a_change_keeps_the_rest_and_null_takes_away() -> None:
-    stored = policy.changed(None, b'{"retries": 2, "priority": 5}')
+    stored = policy.changed(None, {"retries": 2, "priority": 5})
     assert stored == '{"priority":5,"retries":2}'
-    assert policy.changed(stored, b'{"retries": null, "backoff_s": 3}') == '{"backoff_s":3.0,"priority":5}'
-    assert policy.changed(stored, b'{"retries": null, "priority": null}') is None
+    assert policy.changed(stored, {"retries": None, "backoff_s": 3}) == '{"backoff_s":3.0,"priority":5}'
+    assert policy.changed(stored, {"retries": None, "priority": None}) is None
+    assert policy.changed(stored, None) is None
+    assert policy.changed(stored, {}) == stored
+
+
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
 
 
 WRONG = [
+    (nested(400), "policy"),
+    ({"deadline_s": nested(400)}, "policy.deadline_s"),
     ({"deadline_s": 0}, "policy.deadline_s"),
     ({"deadline_s": -1}, "policy.deadline_s"),
     ({"deadline_s": "5"}, "policy.deadline_s"),
@@ -100,9 +109,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("wrong", "field"), WRONG)
 def test_what_is_no_policy_is_refused_and_the_field_named(wrong: object, field: str) -> None:
-    for check in (lambda text: policy.columns(None, text), lambda text: policy.changed(None, text)):
+    for check in (lambda said: policy.columns(None, json.dumps(said).encode()), partial(policy.changed, None)):
         with pytest.raises(InvalidRequest) as caught:
-            check(json.dumps(wrong).encode())
+            check(wrong)
         assert caught.value.field == field
         assert "$" not in caught.value.message
 
@@ -148,7 +157,7 @@ def test_none_is_none(web: Web, policy_: object) -> None:
 
 
 @on_sqlite
-@pytest.mark.parametrize(("wrong", "field"), [WRONG[0], WRONG[9], WRONG[-4], WRONG[-1]])
+@pytest.mark.parametrize(("wrong", "field"), [WRONG[0], WRONG[1], WRONG[2], WRONG[11], WRONG[-4], WRONG[-1]])
 def test_a_wrong_one_is_refused_and_nothing_stored(web: Web, wrong: object, field: str) -> None:
     function = web.register()
     refused = [
