@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from dispatcher.policies import as_cancelled, is_loss
 from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.failures import TaskCancelled, dump
 from everythingfaas.status import Event, State, check_move
@@ -68,6 +69,8 @@ class MemoryStore:
         for begin in exchange.begun:
             self._begin(begin)
         for ended in exchange.ended:
+            if is_loss(ended) and self.tasks[ended.task].cancel_requested:
+                ended = as_cancelled(ended)  # noqa: PLW2901
             if not self._end(ended, ended.event):
                 answer.stale += 1
             else:

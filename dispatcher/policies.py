@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from dispatcher.store import Claimed, Ended, Policy, Released
 from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
 from everythingfaas.status import Event, Outcome
@@ -17,6 +19,7 @@ MAX_DEATHS = 3
 PREFETCH_S = 0.005
 #: And is never more than so many tasks for each slot.
 PREFETCH_MAX = 16
+_LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
 
@@ -124,6 +127,17 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, chan
     if starts >= task.policy.max_attempts:
         return give_up(f"{what}; that was attempt {starts} of {task.policy.max_attempts}")
     return Released(ended(Event.REQUEUE, b"", f"WorkerFailure: {what}"), task.task, task.attempt)
+
+
+def is_loss(ended: Ended) -> bool:
+    """Whether the task fails because of what happened to its attempt, and not by what the function did."""
+    return ended.event is Event.FAIL and ended.outcome in _LOSSES
+
+
+def as_cancelled(ended: Ended) -> Ended:
+    """The same end of a task that somebody has asked to cancel, of which the dispatcher had not heard yet."""
+    result = dump(TaskCancelled("the task was cancelled"))
+    return replace(ended, event=Event.CANCEL, result=result, summary="TaskCancelled")
 
 
 def backoff(policy: Policy, failures: int, chance: float) -> float:

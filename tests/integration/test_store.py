@@ -260,6 +260,31 @@ def test_what_is_to_be_cancelled_is_not_begun_again(hands: Hands, outcome: Outco
     assert claim(hands) == []
 
 
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.LOST, State.CANCELLED),
+        (Outcome.DIED, State.CANCELLED),
+        (Outcome.RETURNED, State.COMPLETED),
+        (Outcome.RAISED, State.FAILED),
+        (Outcome.DEADLINE, State.FAILED),
+    ],
+)
+def test_a_loss_is_no_completion_that_comes_before_a_cancel(hands: Hands, outcome: Outcome, state: State) -> None:
+    """The last attempt ends before the dispatcher has heard of the cancel."""
+    hands.store.register(mode="local", slots=1)
+    task, other = hands.submit(policy=Policy(max_attempts=1)), hands.submit(policy=Policy(max_attempts=1))
+    claimed = claim(hands, 2)
+    hands.cancel(task)
+    decisions = [verdict(item, report(item, outcome), worker="w", cancelled=False) for item in claimed]
+    ends = [decision for decision in decisions if isinstance(decision, Ended)]
+    assert hands.store.exchange(Exchange(ended=ends)).stale == 0
+    assert hands.row(task).state is state
+    assert hands.row(other).state is (State.COMPLETED if outcome is Outcome.RETURNED else State.FAILED)
+    cancelled = b"TaskCancelled" in (hands.row(task).result or b"")
+    assert cancelled is (state is State.CANCELLED)
+
+
 def test_what_is_to_be_cancelled_is_known_after_a_restart(hands: Hands) -> None:
     hands.store.register(mode="local", slots=1)
     tasks = [hands.submit(), hands.submit()]
