@@ -149,11 +149,17 @@ class Loop:
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._rung = False
+        self._asked_to_look = False
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
+        self._waker.wake()
+
+    def look(self) -> None:
+        """Somebody wants a running task ended: the store says which. From any thread."""
+        self._asked_to_look = True
         self._waker.wake()
 
     def stop(self) -> None:
@@ -217,6 +223,9 @@ class Loop:
         if self._rung:
             self._rung = False
             self._core.ring()
+        if self._asked_to_look:
+            self._asked_to_look = False
+            self._core.look()
         sends += self._core.expire(now=now)
         while sends:
             self._core.unsent(self._link.send(sends, now))

@@ -6,7 +6,9 @@ import signal
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from dispatcher.store import Claimed, Ended, Released
+from msgspec.structs import replace
+
+from dispatcher.store import Claimed, Ended, Policy, Released
 from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Report
@@ -21,6 +23,7 @@ PREFETCH_TURNS = 3
 PREFETCH_MAX = 128
 #: Of tasks that are shorter than this each slot gets at least the next one.
 NEXT_S = 0.25
+_LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
 
@@ -68,12 +71,13 @@ def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
     return min(wanted, slots * PREFETCH_MAX)
 
 
-def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> Ended | Released:
+def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, chance: float = 0.0) -> Ended | Released:
     """What becomes of `task` after an attempt that ended as `report` says.
 
     Args:
         worker: its name, for the record.
         cancelled: somebody has asked to end the task.
+        chance: from 0 to 1, a different one each time: spreads retries that would come all at once.
     """
     outcome = report.outcome
     starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
@@ -115,12 +119,12 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
             f"function exceeded deadline of {task.deadline_s:g} s" if task.deadline_s else "exceeded deadline"
         )
     if raised:
-        if task.failures < task.policy.retries and not task.policy.at_most_once:
+        if task.failures < task.policy.retries and not task.policy.at_most_once and _is_retried(task.policy, report):
             return Released(
                 ended(Event.POSTPONE, b"", _summary(report)),
                 task.task,
                 task.attempt,
-                min(task.policy.backoff_s * 2.0 ** min(task.failures, 64), BACKOFF_MAX_S),
+                backoff(task.policy, task.failures, chance),
             )
         return ended(Event.FAIL, report.result.data, _summary(report))
     if not report.begun:
@@ -133,6 +137,36 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
     if starts >= task.policy.max_attempts:
         return give_up(f"{what}; that was attempt {starts} of {task.policy.max_attempts}")
     return Released(ended(Event.REQUEUE, b"", f"WorkerFailure: {what}"), task.task, task.attempt)
+
+
+def is_loss(ended: Ended) -> bool:
+    """Whether the task fails because of what happened to its attempt, and not by what the function did."""
+    return ended.event is Event.FAIL and ended.outcome in _LOSSES
+
+
+def as_cancelled(ended: Ended) -> Ended:
+    """The same end of a task that somebody has asked to cancel, of which the dispatcher had not heard yet."""
+    result = dump(TaskCancelled("the task was cancelled"))
+    return replace(ended, event=Event.CANCEL, result=result, summary="TaskCancelled")
+
+
+def backoff(policy: Policy, failures: int, chance: float) -> float:
+    """How long a retry waits after `failures` earlier ones: the back-off, doubled for each, and up to half as much
+    again by chance.
+
+    >>> policy = Policy(backoff_s=2.0)
+    >>> backoff(policy, 0, 0.0), backoff(policy, 3, 0.0), backoff(policy, 3, 1.0), backoff(policy, 99, 0.0)
+    (2.0, 16.0, 24.0, 3600.0)
+    """
+    return min(policy.backoff_s * 2.0 ** min(failures, 64), BACKOFF_MAX_S) * (1.0 + chance / 2.0)
+
+
+def _is_retried(policy: Policy, report: Report) -> bool:
+    """Whether what was raised is named by `retry_on`, with or without its module."""
+    if not policy.retry_on:
+        return True
+    name = report.error.type_name if report.error else ""
+    return name in policy.retry_on or name.rpartition(".")[2] in policy.retry_on
 
 
 def failed(task: Claimed, message: str) -> Ended:
@@ -157,7 +191,7 @@ def describe(outcome: Outcome, report: Report) -> str:
     if outcome is Outcome.LOST:
         return "worker lost while the function ran"
     if outcome is Outcome.MEMORY:
-        return "process killed for using more memory than it may"
+        return report.error.message if report.error else "process killed for using more memory than it may"
     if report.exit_signal is not None:
         return f"process died of signal {report.exit_signal} ({signal_name(report.exit_signal)})"
     return f"process ended with exit code {report.exit_code} before the function returned"

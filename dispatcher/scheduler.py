@@ -15,7 +15,8 @@ Three rules keep it right whatever is lost on the way:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,9 +174,11 @@ class Scheduler:
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
         pulls: bool = False,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._me = registration
         self._pulls = pulls
+        self._chance = chance
         self._task_deadline_s = task_deadline_s
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
@@ -425,6 +428,7 @@ class Scheduler:
             report,
             worker=worker,
             cancelled=assignment.cancelled,
+            chance=self._chance(),
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -642,7 +646,7 @@ class Scheduler:
     def _assignment(self, task: Claimed) -> Assignment:
         if task.deadline_s is None and self._task_deadline_s is not None:
             task = replace(task, deadline_s=self._task_deadline_s)
-        return Assignment(task, begun=task.begun)
+        return Assignment(task, begun=task.begun, cancelled=task.cancelled)
 
     def _job(self, task: Claimed) -> Job:
         return Job(
@@ -652,7 +656,8 @@ class Scheduler:
             Blob(task.payload),
             task.owner,
             task.deadline_s,
-            fresh=task.deaths > 0,
+            fresh=task.deaths > 0 or task.policy.fresh_process,
+            memory_limit_mb=task.policy.memory_limit_mb,
         )
 
     # --- time, bell, the end
@@ -660,6 +665,11 @@ class Scheduler:
     def ring(self) -> None:
         """There is new work."""
         self._work = True
+
+    def look(self) -> None:
+        """Look at the store with the next exchange, and not only when it is due: something is to be cancelled."""
+        self._next.look = True
+        self._work = True  # what a look finds due is claimed with it
 
     def cancel(self, key: Key) -> list[Send]:
         """Somebody wants this running attempt ended."""

@@ -27,6 +27,9 @@ class Policy(Struct, frozen=True):
     max_attempts: int = 3  #: limits `starts`
     retries: int = 0  #: how often a function that raised is tried again
     backoff_s: float = 1.0  #: before the first such retry, doubled each time
+    retry_on: tuple[str, ...] = ()  #: names of the exceptions that are tried again; none: all
+    fresh_process: bool = False  #: each run in a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all processes of a run may use together
 
 
 DEFAULT_POLICY = Policy()
@@ -46,6 +49,7 @@ class Claimed(Struct, frozen=True):
     deaths: int = 0
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
+    cancelled: bool = False  #: somebody has asked to end it
 
 
 class Ended(Struct, frozen=True):

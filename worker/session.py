@@ -426,7 +426,17 @@ class WorkerSession:
             self._owners[slot] = job.owner
             actions.append(
                 StartJob(
-                    slot, SlotJob(job.task, job.attempt, job.function, blob, job.payload.data, job.owner, job.fresh)
+                    slot,
+                    SlotJob(
+                        job.task,
+                        job.attempt,
+                        job.function,
+                        blob,
+                        job.payload.data,
+                        job.owner,
+                        job.fresh,
+                        job.memory_limit_mb,
+                    ),
                 )
             )
         return actions

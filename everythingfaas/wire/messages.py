@@ -188,6 +188,7 @@ class Job(Struct, frozen=True, array_like=True):
     owner: str  #: slots are never shared between owners
     deadline_s: float | None = None
     fresh: bool = False  #: in a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all processes of the run may use together
 
 
 class Run(Struct, frozen=True, array_like=True, tag="run"):

@@ -194,6 +194,60 @@ def test_a_completion_that_is_first_wins_over_a_cancel() -> None:
     assert pair.store.tasks[task].state is State.COMPLETED
 
 
+def test_a_ring_tells_of_a_cancel_before_the_next_look() -> None:
+    pair = Pair()
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.cancel(task)
+    before = pair.now
+    pair.scheduler.look()
+    pair.exchange_all()
+    while pair.workers[0].inbox or pair.workers[0].outbox:
+        pair.step_to_worker(pair.workers[0])
+        pair.step_to_dispatcher(pair.workers[0])
+    pair.exchange_all()
+    assert (pair.store.tasks[task].state, pair.now) == (State.CANCELLED, before)
+
+
+def test_a_retry_of_what_is_to_be_cancelled_is_none() -> None:
+    """The worker, or the dispatcher, is lost before anybody has told it of the cancel."""
+    for lose in (lambda pair: pair.kill_worker(0), lambda pair: pair.start_dispatcher()):
+        pair = Pair(slots=1)
+        task = pair.submit()
+        pair.settle(seconds=0.5, finish=False)
+        pair.store.cancel(task)
+        lose(pair)
+        pair.start_worker()
+        pair.settle(seconds=400, finish=False)
+        assert pair.store.tasks[task].state is State.CANCELLED
+        assert pair.begins == {(task, 1): 1}
+
+
+def test_a_worker_that_is_lost_while_it_kills_has_cancelled() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit(policy=Policy(max_attempts=1))
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.cancel(task)
+    pair.step_time(1.0)
+    pair.exchange_all()  # the kill is on its way, and never arrives
+    pair.kill_worker(0)
+    pair.start_worker()
+    pair.settle(seconds=20)
+    assert pair.store.tasks[task].state is State.CANCELLED
+
+
+def test_a_new_dispatcher_knows_what_is_to_be_cancelled() -> None:
+    """Even where the loss of its last attempt would have made the task fail."""
+    pair = Pair(slots=1)
+    task = pair.submit(policy=Policy(max_attempts=1))
+    pair.settle(seconds=0.5, finish=False)
+    pair.store.cancel(task)
+    pair.kill_worker(0)
+    pair.start_dispatcher()
+    pair.settle(seconds=20)
+    assert pair.store.tasks[task].state is State.CANCELLED
+
+
 def test_a_result_is_kept_until_its_commit_is_acknowledged() -> None:
     pair = Pair(slots=1)
     task = pair.submit()
@@ -451,6 +505,7 @@ def _check(pair: Pair, results: dict[str, bytes]) -> None:
             assert starts[row.task] <= 1, "a task that may start once was begun again"
         assert row.starts <= row.policy.max_attempts + row.policy.retries
         assert row.deaths <= 3
+        assert not row.cancel_requested or row.state is State.RUNNING or row.state.is_terminal, "a cancel was forgotten"
         terminal = [event for event, _ in row.history if event in (Event.COMPLETE, Event.FAIL, Event.CANCEL)]
         assert len(terminal) <= 1
         if row.state is State.COMPLETED:

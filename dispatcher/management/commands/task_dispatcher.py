@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from api.mirror import BELL
+from api.mirror import BELL, CANCEL, NEW_WORK
 from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
@@ -93,7 +93,7 @@ class Command(BaseCommand):
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
-        bell = Bell(faas.redis_address, BELL, loop.ring)
+        bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
