@@ -285,8 +285,8 @@ class WorkerSession:
         self._unsent = [key for key, held in self._held.items() if held.report is not None]
         for held in self._held.values():
             held.begin_told = False
-        if self._draining:
-            actions.append(Send(Drain()))
+        # The dispatcher sends nothing until it knows that we hear it.
+        actions.append(Send(Drain() if self._draining else Heartbeat(self._attempts(), self._seen)))
         return actions + self._ask_again() + self._leave_when_empty()
 
     def _ask_again(self) -> list[Action]:

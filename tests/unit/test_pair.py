@@ -376,6 +376,48 @@ def test_what_cannot_be_sent_goes_back_to_the_queue() -> None:
     assert (row.state, row.attempt, row.starts) == (State.COMPLETED, 2, 1)
 
 
+def test_nothing_more_is_given_to_who_cannot_be_sent_to_until_it_speaks() -> None:
+    pair = Pair(slots=1)
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.step_store()
+    pair.scheduler.unsent([send for send in pair.last_sends if isinstance(send.message, Run)])
+    pair.workers[0].inbox.clear()
+    for _ in range(5):
+        pair.scheduler.ring()
+        pair.exchange_all()
+    assert pair.store.tasks[task].attempt == 1
+    pair.settle(seconds=3)
+    assert (pair.store.tasks[task].state, pair.store.tasks[task].attempt) == (State.COMPLETED, 2)
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
+def test_a_worker_that_hears_nothing_is_lost_though_it_speaks(pulls: bool) -> None:
+    pair = Pair(slots=1, workers=2, pulls=pulls)
+    pair.settle(seconds=0.5)
+    deaf, other = pair.workers
+    tasks = [pair.submit() for _ in range(2)]
+    pair.settle(seconds=0.5, finish=False)
+    assert deaf.jobs
+    assert other.jobs
+    queued = pair.submit()
+    until = pair.now + 11
+    while pair.now < until:
+        pair.step_slot(other)
+        deaf.inbox.clear()
+        pair.step_time(0.1)
+        deaf.inbox.clear()
+        for worker in (deaf, other):
+            while worker.outbox:
+                pair.step_to_dispatcher(worker)
+        while other.inbox:
+            pair.step_to_worker(other)
+        pair.exchange_all()
+    assert [pair.store.tasks[task].state for task in [*tasks, queued]] == [State.COMPLETED] * 3
+    assert sorted(pair.store.tasks[task].deaths for task in tasks) == [0, 1]
+    assert [worker.load for worker in pair.scheduler.workers if not worker.confirmed] in ([], [0])
+
+
 def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
     pair = Pair(slots=1)
     task = pair.submit()
