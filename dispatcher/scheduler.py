@@ -322,9 +322,10 @@ class Scheduler:
             if orphan is not None:
                 orphan.sent_in = worker.welcomed
                 worker.take(orphan)
-            elif key not in self._assignments and key not in self._adopting:
-                self._adopting[key] = peer
-                self._next.adopt.append(key)
+            elif key not in self._assignments:
+                if key not in self._adopting:
+                    self._next.adopt.append(key)
+                self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
         self._workers[peer] = worker
         return [
             Send(

@@ -454,7 +454,7 @@ class WorkerSession:
     def _alone(self, now: float) -> list[Action]:
         actions: list[Action] = []
         if self._held and now >= self._alone_since + self._orphan_s:
-            actions += self._drop_everything()
+            actions += self._drop_everything() + self._leave_when_empty()
         if now >= self._hello_at and not self._stopped:
             actions += [Reconnect(), *self._hello(now)]
         return actions

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher.store import Policy
+from dispatcher.scheduler import Scheduler
+from dispatcher.store import Policy, Registration
 from everythingfaas.status import Event, Outcome, State
-from everythingfaas.wire.messages import Refuse, Run
+from everythingfaas.wire.messages import Attempt, Refuse, Run
 from tests.unit.pair import Pair
 from worker.events import SlotDone
 
@@ -416,6 +417,40 @@ def test_a_worker_that_hears_nothing_is_lost_though_it_speaks(pulls: bool) -> No
     assert [pair.store.tasks[task].state for task in [*tasks, queued]] == [State.COMPLETED] * 3
     assert sorted(pair.store.tasks[task].deaths for task in tasks) == [0, 1]
     assert [worker.load for worker in pair.scheduler.workers if not worker.confirmed] in ([], [0])
+
+
+def test_a_worker_that_drains_alone_leaves_in_the_end() -> None:
+    pair = Pair(slots=1)
+    pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    worker = pair.workers[0]
+    worker.session.drain(now=pair.now)
+    for _ in range(310):
+        worker.inbox.clear()
+        pair.step_time(1)
+        if worker.stopped:
+            break
+    assert worker.stopped == "drained"
+    assert not worker.jobs
+
+
+def test_an_attempt_that_is_asked_for_goes_to_the_connection_that_its_worker_has_by_then() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    (hello,) = [worker.hello for worker in pair.scheduler.workers]
+    other = Scheduler(Registration("other", 1, 1, []), now=pair.now)
+    other.receive(b"first", replace(hello, held=(Attempt(task, 1),)), now=pair.now)
+    asked = other.exchange()
+    assert asked is not None
+    assert asked.adopt == [(task, 1)]
+    for second in range(1, 7):
+        other.expire(now=pair.now + second)
+    assert not other.workers
+    other.receive(b"second", replace(hello, held=(Attempt(task, 1),), number=9), now=pair.now + 7)
+    other.exchanged(pair.store.exchange(asked), now=pair.now + 7)
+    (worker,) = other.workers
+    assert list(worker.assigned) == [(task, 1)]
 
 
 def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
