@@ -372,6 +372,8 @@ class Scheduler:
         """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
         for send in sends:
             worker = self._workers.get(send.peer)
+            if worker is not None and isinstance(send.message, Function):
+                worker.functions.discard(send.message.function)
             if worker is None or not isinstance(send.message, Run):
                 continue  # heartbeats find out what else was lost
             worker.blocked = True  # or it would be claimed for and sent to again at once, and so on

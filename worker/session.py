@@ -57,6 +57,10 @@ HELLO_MAX_S = 2.0
 #: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
 #: the other side did meanwhile is unknown, so nobody is declared lost because of it.
 GAP_S = 2.0
+#: Functions that were dropped are remembered up to so many; of one that is not, it takes `FUNCTION_S` to ask.
+DROPPED_MAX = 100_000
+#: A function that has not come after so long is asked for.
+FUNCTION_S = 5.0
 #: How long what runs may go on without a dispatcher, until one has said otherwise.
 ORPHAN_S = 300.0
 #: Functions kept for slots that have not got them yet.
@@ -130,6 +134,14 @@ class _Held:
     sent_at: float | None = None
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A function that is on its way, or asked for."""
+
+    ask_at: float
+    runs: list[Key]
+
+
 class FunctionCache:
     """Functions by hash, the least recently used dropped when they are too many bytes."""
 
@@ -137,6 +149,7 @@ class FunctionCache:
         self._limit = limit
         self._size = 0
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._dropped: set[str] = set()
 
     def get(self, function: str) -> bytes | None:
         blob = self._blobs.get(function)
@@ -149,9 +162,17 @@ class FunctionCache:
             return
         self._blobs[function] = blob
         self._size += len(blob)
+        self._dropped.discard(function)
         while self._size > self._limit and len(self._blobs) > 1:
-            _, dropped = self._blobs.popitem(last=False)
+            name, dropped = self._blobs.popitem(last=False)
             self._size -= len(dropped)
+            if len(self._dropped) >= DROPPED_MAX:
+                self._dropped.clear()
+            self._dropped.add(name)
+
+    def has_dropped(self, function: str) -> bool:
+        """Whether it was here once."""
+        return function in self._dropped
 
 
 class WorkerSession:
@@ -169,7 +190,7 @@ class WorkerSession:
         self._running: dict[int, Key] = {}
         self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
-        self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
+        self._wanting: dict[str, _Wanted] = {}  # functions whose bytes runs wait for
         self._unsent: list[Key] = []
         self._seen = 0
         self._pull_number = 0
@@ -229,13 +250,13 @@ class WorkerSession:
                 self._stopped = True
                 return [Stop(message.reason, refused=True)]
             case Run():
-                return self._runs(message)
+                return self._runs(message, now)
             case Function():
                 self._functions.put(message.function, message.blob.data)
-                for key in self._wanting.pop(message.function, ()):
-                    if key in self._held:
-                        self._queue.append(key)
-                return self._assign()
+                wanted = self._wanting.pop(message.function, None)
+                if wanted is not None:
+                    self._queue.extend(key for key in wanted.runs if key in self._held)
+                return self._assign(now)
             case ResultAck():
                 for attempt in message.attempts:
                     held = self._held.get((attempt.task, attempt.attempt))
@@ -287,20 +308,33 @@ class WorkerSession:
             held.begin_told = False
         # The dispatcher sends nothing until it knows that we hear it.
         actions.append(Send(Drain() if self._draining else Heartbeat(self._attempts(), self._seen)))
-        return actions + self._ask_again() + self._leave_when_empty()
+        for wanted in self._wanting.values():
+            wanted.ask_at = now  # what was on its way is lost with the connection
+        return actions + self._ask(now) + self._leave_when_empty()
 
-    def _ask_again(self) -> list[Action]:
-        """Functions that runs still wait for: the question or its answer may have been lost."""
-        return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
+    def _ask(self, now: float) -> list[Action]:
+        """Functions that runs wait for and that have not come: the question or its answer may have been lost."""
+        names = tuple(name for name, wanted in self._wanting.items() if now >= wanted.ask_at)
+        for name in names:
+            self._wanting[name].ask_at = now + FUNCTION_S
+        return [Send(NeedFunction(names))] if names else []
 
-    def _runs(self, run: Run) -> list[Action]:
+    def _want(self, function: str, run: Key, now: float) -> None:
+        """Has `run` wait for a function. One that we never had comes without being asked for, if not in order;
+        one that we had and dropped does not."""
+        wanted = self._wanting.get(function)
+        if wanted is None:
+            ask_at = now if self._functions.has_dropped(function) else now + FUNCTION_S
+            wanted = self._wanting[function] = _Wanted(ask_at, [])
+        wanted.runs.append(run)
+
+    def _runs(self, run: Run, now: float) -> list[Action]:
         if self._welcome is None or run.number <= self._seen:
             return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
         self._seen = run.number
         self._pulled_at = None
         if self._draining:
             return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
-        missing: list[str] = []
         for job in run.jobs:
             key = (job.task, job.attempt)
             if key in self._held:
@@ -309,13 +343,8 @@ class WorkerSession:
             if self._functions.get(job.function) is not None:
                 self._queue.append(key)
                 continue
-            if job.function not in self._wanting:
-                missing.append(job.function)
-            self._wanting.setdefault(job.function, []).append(key)
-        actions = self._assign()
-        if missing:
-            actions.append(Send(NeedFunction(tuple(missing))))
-        return actions
+            self._want(job.function, key, now)
+        return self._assign(now) + self._ask(now)
 
     def _kill(self, kill: Kill, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -341,7 +370,7 @@ class WorkerSession:
                 self._running.pop(event.slot, None)
                 if event.slot not in self._idle:
                     self._idle.append(event.slot)
-                return self._assign()
+                return self._assign(now) + self._ask(now)
             case SlotBegun():
                 held = self._held.get((event.task, event.attempt))
                 if held is not None:
@@ -380,7 +409,7 @@ class WorkerSession:
         held.slot = None
         self._unsent.append(key)
 
-    def _assign(self) -> list[Action]:
+    def _assign(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self._queue and self._idle:
             key = self._queue.popleft()
@@ -390,10 +419,7 @@ class WorkerSession:
             job = held.job
             blob = self._functions.get(job.function)
             if blob is None:  # dropped from the cache while it waited
-                wanting = self._wanting.setdefault(job.function, [])
-                wanting.append(key)
-                if len(wanting) == 1:
-                    actions.append(Send(NeedFunction((job.function,))))
+                self._want(job.function, key, now)
                 continue
             slot = self._pick(job.owner)
             held.slot = slot
@@ -433,7 +459,7 @@ class WorkerSession:
         if now >= self._beat_at:
             self._beat_at = now + self._welcome.heartbeat_s
             actions.append(Send(Heartbeat(self._attempts(), self._seen)))
-            actions += self._ask_again()
+            actions += self._ask(now)
             for key, held in self._held.items():
                 if held.report is not None and held.sent_at is not None and now >= held.sent_at + RESEND_S:
                     self._unsent.append(key)
@@ -559,10 +585,10 @@ class WorkerSession:
     def _discard_waiting(self, key: Key) -> None:
         if key in self._queue:
             self._queue.remove(key)
-        for name, keys in list(self._wanting.items()):
-            if key in keys:
-                keys.remove(key)
-                if not keys:
+        for name, wanted in list(self._wanting.items()):
+            if key in wanted.runs:
+                wanted.runs.remove(key)
+                if not wanted.runs:
                     del self._wanting[name]
 
     def _attempts(self) -> tuple[Attempt, ...]:

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from dispatcher.scheduler import Scheduler
 from dispatcher.store import Policy, Registration
 from everythingfaas.status import Event, Outcome, State
-from everythingfaas.wire.messages import Attempt, Refuse, Run
+from everythingfaas.wire.messages import Attempt, Function, Refuse, Run
 from tests.unit.pair import Pair
 from worker.events import SlotDone
+from worker.session import FunctionCache
 
 
 def states(pair: Pair) -> Counter[State]:
@@ -451,6 +452,46 @@ def test_an_attempt_that_is_asked_for_goes_to_the_connection_that_its_worker_has
     other.exchanged(pair.store.exchange(asked), now=pair.now + 7)
     (worker,) = other.workers
     assert list(worker.assigned) == [(task, 1)]
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
+@pytest.mark.parametrize("fetched", ["before the run arrives", "after it"])
+def test_a_function_travels_once_to_each_worker(pulls: bool, fetched: str) -> None:
+    pair = Pair(slots=2, workers=2, pulls=pulls)
+    pair.settle(seconds=0.5)
+    arrived: Counter[bytes] = Counter()
+    for _ in range(5):
+        for _ in range(8):
+            pair.submit()
+        for _ in range(20):
+            if fetched == "before the run arrives":
+                pair.exchange_all()
+            else:
+                pair.step_store()
+            for worker in pair.workers:
+                # The way of tasks in pull is not that of functions: they overtake each other.
+                worker.inbox.sort(key=lambda message: isinstance(message, Function))
+                arrived[worker.peer] += sum(isinstance(message, Function) for message in worker.inbox)
+                while worker.inbox:
+                    pair.step_to_worker(worker)
+                while worker.outbox:
+                    pair.step_to_dispatcher(worker)
+                for slot in list(worker.jobs):
+                    pair.step_slot(worker, slot=slot)
+                pair.step_time(0.01)
+    assert states(pair) == {State.COMPLETED: 40}
+    assert set(arrived.values()) == {1}
+
+
+def test_a_function_that_the_worker_has_dropped_is_asked_for_at_once() -> None:
+    pair = Pair(slots=1)
+    pair.store.functions["g"] = b"another"
+    worker = pair.workers[0]
+    worker.session._functions = FunctionCache(limit=1)  # room for the last one alone
+    for function in ("f", "g", "f", "g"):
+        pair.submit(function=function)
+        pair.settle(seconds=0.5)
+    assert states(pair) == {State.COMPLETED: 4}
 
 
 def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
