@@ -57,6 +57,8 @@ HELLO_MAX_S = 2.0
 #: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
 #: the other side did meanwhile is unknown, so nobody is declared lost because of it.
 GAP_S = 2.0
+#: A `Result` that is larger than this is cut: its header, which holds what was printed, is limited.
+RESULT_BYTES = 4 * 1024 * 1024
 #: Functions that were dropped are remembered up to so many; of one that is not, it takes `FUNCTION_S` to ask.
 DROPPED_MAX = 100_000
 #: A function that has not come after so long is asked for.
@@ -241,6 +243,10 @@ class WorkerSession:
     def receive(self, message: FromDispatcher, *, now: float) -> list[Action]:
         """Takes a message of the dispatcher."""
         self._heard_at = now
+        if self._welcome is not None and now - self._turn_at >= self._welcome.lost_after_s:
+            # We did not run for so long that the dispatcher has given us up, and what has waited here since with
+            # it: what we have of that is told in a new Hello, a `Run` from then is not begun any more.
+            self._welcome, self._alone_since, self._hello_at = None, now, now
         match message:
             case Welcome():
                 return self._welcomed(message, now)
@@ -526,7 +532,7 @@ class WorkerSession:
         if starts:
             actions.append(Send(Begun(tuple(starts))))
         if self._unsent:
-            actions.append(Send(Result(tuple(self._reports(now)))))
+            actions += [Send(Result(reports)) for reports in _portions(self._reports(now))]
             self._unsent.clear()
         if self._me.pulls and self._pulled_at is None and not self._draining:
             actions += self._pull(now)
@@ -593,6 +599,19 @@ class WorkerSession:
 
     def _attempts(self) -> tuple[Attempt, ...]:
         return tuple(Attempt(task, attempt) for task, attempt in self._held)
+
+
+def _portions(reports: Iterable[Report]) -> Iterable[tuple[Report, ...]]:
+    portion: list[Report] = []
+    size = 0
+    for report in reports:
+        portion.append(report)
+        size += len(report.head) + len(report.tail) + len(report.result.data)
+        if size >= RESULT_BYTES:
+            yield tuple(portion)
+            portion, size = [], 0
+    if portion:
+        yield tuple(portion)
 
 
 def _too_large(done: SlotDone, limit: int) -> SlotDone:

@@ -15,7 +15,7 @@ from dispatcher.store import Policy, Registration
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import Attempt, Function, Refuse, Run
 from tests.unit.pair import Pair
-from worker.events import SlotDone
+from worker.events import Output, SlotDone
 from worker.session import FunctionCache
 
 
@@ -492,6 +492,38 @@ def test_a_function_that_the_worker_has_dropped_is_asked_for_at_once() -> None:
         pair.submit(function=function)
         pair.settle(seconds=0.5)
     assert states(pair) == {State.COMPLETED: 4}
+
+
+def test_results_with_much_output_travel_in_portions() -> None:
+    pair = Pair(slots=150)
+    tasks = [pair.submit() for _ in range(150)]
+    pair.settle(seconds=0.5, finish=False)
+    (worker,) = pair.workers
+    for slot, job in list(worker.jobs.items()):
+        output = Output(bytes(32 * 1024), bytes(32 * 1024))
+        done = SlotDone(slot, job.task, job.attempt, Outcome.RETURNED, b"", output=output)
+        pair._perform(worker, worker.session.slot_event(done, now=pair.now))
+    worker.jobs.clear()
+    pair._flush(worker)
+    pair.settle(seconds=1)
+    assert states(pair) == {State.COMPLETED: len(tasks)}
+
+
+def test_a_worker_that_was_stopped_begins_nothing_from_before() -> None:
+    pair = Pair(slots=1, workers=2)
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.exchange_all()
+    (stopped,) = [worker for worker in pair.workers if any(isinstance(message, Run) for message in worker.inbox)]
+    pair.workers.remove(stopped)
+    pair.settle(seconds=6)
+    assert pair.store.tasks[task].state is State.COMPLETED
+    pair.workers.append(stopped)
+    while stopped.inbox:
+        pair.step_to_worker(stopped)
+    pair.settle(seconds=1)
+    assert pair.begins[task, 1] == 0
+    assert len(pair.scheduler.workers) == 2
 
 
 def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
