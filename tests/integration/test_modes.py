@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,20 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
         yield live
 
 
-def endless(path: str) -> None:
-    import os
-    import time
+def endless() -> Callable[[str], None]:
+    """A function that does not end. Made here, it travels by value: importing this module would take long."""
 
-    with open(path + ".new", "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(path + ".new", path)
-    while True:
-        time.sleep(1)
+    def run(path: str) -> None:
+        import os
+        import time
+
+        with open(path + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(path + ".new", path)
+        while True:
+            time.sleep(1)
+
+    return run
 
 
 def begun(path: Path) -> int:
@@ -62,7 +67,7 @@ def test_a_result_that_the_dispatcher_does_not_take_fails(served: Served) -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_a_deadline_kills_what_runs(mode: str, tmp_path: Path) -> None:
     with serving(mode, tmp_path, slots=1, task_deadline_s=1.0) as served:
-        task = served.submit(endless, str(tmp_path / "pid"))
+        task = served.submit(endless(), str(tmp_path / "pid"))
         pid = begun(tmp_path / "pid")
         started = time.monotonic()
         until(lambda: task.state.is_terminal, timeout_s=5)
@@ -75,7 +80,7 @@ def test_a_deadline_kills_what_runs(mode: str, tmp_path: Path) -> None:
 
 
 def test_a_cancel_kills_what_runs(served: Served, tmp_path: Path) -> None:
-    tasks: list[Any] = [served.submit(endless, str(tmp_path / f"pid-{n}")) for n in range(2)]
+    tasks: list[Any] = [served.submit(endless(), str(tmp_path / f"pid-{n}")) for n in range(2)]
     pids = [begun(tmp_path / f"pid-{n}") for n in range(2)]
     for task in tasks:
         served.store.cancel(task.task)
