@@ -18,6 +18,7 @@ from dispatcher.pull import PullLink
 from dispatcher.router import PEER_BYTES, REPORT_S, Rejects, RouterLink
 from dispatcher.scheduler import Send
 from everythingfaas.errors import ConfigurationError
+from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import HEADER_MAX, Encoder, read_refusal, worker_decoder
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -107,7 +108,7 @@ def door(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Door]:
     live.close()
 
 
-REPORT = Report("t", 1, 0, Blob(b""), True, 0.0, 0.0, 0)  # type: ignore[arg-type]  # the outcome does not matter
+REPORT = Report("t", 1, Outcome.RETURNED, Blob(b""), True, 0.0, 0.0, 0)
 
 JUNK: dict[str, list[bytes]] = {
     "an empty frame": [b""],
@@ -289,7 +290,7 @@ def test_who_stops_reading_gets_no_more_than_fits(door: Door) -> None:
         return len(got) + len(unsent) >= len(sends)
 
     until(read, what="what was sent")
-    assert {message.function for message in got}.isdisjoint(send.message.function for send in unsent)  # type: ignore[union-attr]
+    assert {message.function for message in got}.isdisjoint(send.message.function for send in unsent)
     assert not door.link.send(unsent[:1], door.now)  # and now there is room again
 
 
