@@ -110,6 +110,8 @@ class Worker:
     ahead: int = 0  #: how many attempts it gets beyond its slots
     stalled: bool = False  #: it has given back what waited behind a long task
     draining: bool = False
+    blocked: bool = False  #: the last `Run` for it could not be sent, and it has said nothing since
+    confirmed: bool = False  #: it has said something after its Welcome, so it hears us
     credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
     pulled: int = 0  #: number of its last `Pull`
     assigned: dict[Key, Assignment] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Worker:
     @property
     def takes(self) -> bool:
         """Whether it may be sent anything now."""
-        return not self.draining and self.credit != 0
+        return self.confirmed and not self.blocked and not self.draining and self.credit != 0
 
     @property
     def room(self) -> int:
@@ -137,7 +139,7 @@ class Worker:
         return self._granted(max(0, self.slots - self.load))
 
     def _granted(self, wanted: int) -> int:
-        if self.draining:
+        if self.draining or self.blocked or not self.confirmed:
             return 0
         return wanted if self.credit is None else min(wanted, self.credit)
 
@@ -285,6 +287,7 @@ class Scheduler:
         if worker is None:
             return [] if isinstance(message, Bye) else [Send(peer, Refuse("unknown worker", again=True))]
         worker.heard_at = now
+        self._hears_us(worker)
         match message:
             case Begun():
                 for start in message.starts:
@@ -324,7 +327,9 @@ class Scheduler:
         if known is not None and hello.number <= known.hello.number:
             return []  # late or doubled: what it says is no longer so
         self._run_number += 1
-        worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
+        # A worker that says Hello again and again hears no Welcome: as if it said nothing.
+        heard_at = known.heard_at if known is not None and not known.confirmed else now
+        worker = Worker(peer, hello, heard_at=heard_at, beat_at=now + HEARTBEAT_S)
         worker.welcomed = worker.told_run = self._run_number
         worker.credit = 0 if hello.pulls else None
         held = dict.fromkeys((attempt.task, attempt.attempt) for attempt in hello.held)
@@ -342,11 +347,11 @@ class Scheduler:
             if orphan is not None:
                 orphan.sent_in = worker.welcomed
                 worker.take(orphan)
-            elif key not in self._assignments and key not in self._adopting:
-                self._adopting[key] = peer
-                self._next.adopt.append(key)
+            elif key not in self._assignments:
+                if key not in self._adopting:
+                    self._next.adopt.append(key)
+                self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
         self._workers[peer] = worker
-        self._work = True
         return [
             Send(
                 peer,
@@ -363,6 +368,11 @@ class Scheduler:
                 ),
             )
         ]
+
+    def _hears_us(self, worker: Worker) -> None:
+        if worker.blocked or not worker.confirmed:
+            worker.blocked, worker.confirmed = False, True
+            self._work = True
 
     def _under_another_peer(self, hello: Hello) -> Worker | None:
         """This very worker, on the connection that it had before."""
@@ -387,8 +397,11 @@ class Scheduler:
         """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
         for send in sends:
             worker = self._workers.get(send.peer)
+            if worker is not None and isinstance(send.message, Function):
+                worker.functions.discard(send.message.function)
             if worker is None or not isinstance(send.message, Run):
                 continue  # heartbeats find out what else was lost
+            worker.blocked = True  # or it would be claimed for and sent to again at once, and so on
             for job in send.message.jobs:
                 self._unbegun(worker, (job.task, job.attempt))
 

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher.store import Policy
+from dispatcher.scheduler import Scheduler
+from dispatcher.store import Policy, Registration
 from everythingfaas.status import Event, Outcome, State
-from everythingfaas.wire.messages import Refuse, Run
+from everythingfaas.wire.messages import Attempt, Function, Refuse, Run
 from tests.unit.pair import Pair
-from worker.events import SlotDone
+from worker.events import Output, SlotDone
+from worker.session import FunctionCache
 
 
 def states(pair: Pair) -> Counter[State]:
@@ -445,6 +447,154 @@ def test_what_cannot_be_sent_goes_back_to_the_queue() -> None:
     pair.settle(seconds=1)
     row = pair.store.tasks[task]
     assert (row.state, row.attempt, row.starts) == (State.COMPLETED, 2, 1)
+
+
+def test_nothing_more_is_given_to_who_cannot_be_sent_to_until_it_speaks() -> None:
+    pair = Pair(slots=1)
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.step_store()
+    pair.scheduler.unsent([send for send in pair.last_sends if isinstance(send.message, Run)])
+    pair.workers[0].inbox.clear()
+    for _ in range(5):
+        pair.scheduler.ring()
+        pair.exchange_all()
+    assert pair.store.tasks[task].attempt == 1
+    pair.settle(seconds=3)
+    assert (pair.store.tasks[task].state, pair.store.tasks[task].attempt) == (State.COMPLETED, 2)
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
+def test_a_worker_that_hears_nothing_is_lost_though_it_speaks(pulls: bool) -> None:
+    pair = Pair(slots=1, workers=2, pulls=pulls)
+    pair.settle(seconds=0.5)
+    deaf, other = pair.workers
+    tasks = [pair.submit() for _ in range(2)]
+    pair.settle(seconds=0.5, finish=False)
+    assert deaf.jobs
+    assert other.jobs
+    queued = pair.submit()
+    until = pair.now + 11
+    while pair.now < until:
+        pair.step_slot(other)
+        deaf.inbox.clear()
+        pair.step_time(0.1)
+        deaf.inbox.clear()
+        for worker in (deaf, other):
+            while worker.outbox:
+                pair.step_to_dispatcher(worker)
+        while other.inbox:
+            pair.step_to_worker(other)
+        pair.exchange_all()
+    assert [pair.store.tasks[task].state for task in [*tasks, queued]] == [State.COMPLETED] * 3
+    assert sorted(pair.store.tasks[task].deaths for task in tasks) == [0, 1]
+    assert [worker.load for worker in pair.scheduler.workers if not worker.confirmed] in ([], [0])
+
+
+def test_a_worker_that_drains_alone_leaves_in_the_end() -> None:
+    pair = Pair(slots=1)
+    pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    worker = pair.workers[0]
+    worker.session.drain(now=pair.now)
+    for _ in range(310):
+        worker.inbox.clear()
+        pair.step_time(1)
+        if worker.stopped:
+            break
+    assert worker.stopped == "drained"
+    assert not worker.jobs
+
+
+def test_an_attempt_that_is_asked_for_goes_to_the_connection_that_its_worker_has_by_then() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    (hello,) = [worker.hello for worker in pair.scheduler.workers]
+    other = Scheduler(Registration("other", 1, 1, []), now=pair.now)
+    other.receive(b"first", replace(hello, held=(Attempt(task, 1),)), now=pair.now)
+    asked = other.exchange()
+    assert asked is not None
+    assert asked.adopt == [(task, 1)]
+    for second in range(1, 7):
+        other.expire(now=pair.now + second)
+    assert not other.workers
+    other.receive(b"second", replace(hello, held=(Attempt(task, 1),), number=9), now=pair.now + 7)
+    other.exchanged(pair.store.exchange(asked), now=pair.now + 7)
+    (worker,) = other.workers
+    assert list(worker.assigned) == [(task, 1)]
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
+@pytest.mark.parametrize("fetched", ["before the run arrives", "after it"])
+def test_a_function_travels_once_to_each_worker(pulls: bool, fetched: str) -> None:
+    pair = Pair(slots=2, workers=2, pulls=pulls)
+    pair.settle(seconds=0.5)
+    arrived: Counter[bytes] = Counter()
+    for _ in range(5):
+        for _ in range(8):
+            pair.submit()
+        for _ in range(20):
+            if fetched == "before the run arrives":
+                pair.exchange_all()
+            else:
+                pair.step_store()
+            for worker in pair.workers:
+                # The way of tasks in pull is not that of functions: they overtake each other.
+                worker.inbox.sort(key=lambda message: isinstance(message, Function))
+                arrived[worker.peer] += sum(isinstance(message, Function) for message in worker.inbox)
+                while worker.inbox:
+                    pair.step_to_worker(worker)
+                while worker.outbox:
+                    pair.step_to_dispatcher(worker)
+                for slot in list(worker.jobs):
+                    pair.step_slot(worker, slot=slot)
+                pair.step_time(0.01)
+    assert states(pair) == {State.COMPLETED: 40}
+    assert set(arrived.values()) == {1}
+
+
+def test_a_function_that_the_worker_has_dropped_is_asked_for_at_once() -> None:
+    pair = Pair(slots=1)
+    pair.store.functions["g"] = b"another"
+    worker = pair.workers[0]
+    worker.session._functions = FunctionCache(limit=1)  # room for the last one alone
+    for function in ("f", "g", "f", "g"):
+        pair.submit(function=function)
+        pair.settle(seconds=0.5)
+    assert states(pair) == {State.COMPLETED: 4}
+
+
+def test_results_with_much_output_travel_in_portions() -> None:
+    pair = Pair(slots=150)
+    tasks = [pair.submit() for _ in range(150)]
+    pair.settle(seconds=0.5, finish=False)
+    (worker,) = pair.workers
+    for slot, job in list(worker.jobs.items()):
+        output = Output(bytes(32 * 1024), bytes(32 * 1024))
+        done = SlotDone(slot, job.task, job.attempt, Outcome.RETURNED, b"", output=output)
+        pair._perform(worker, worker.session.slot_event(done, now=pair.now))
+    worker.jobs.clear()
+    pair._flush(worker)
+    pair.settle(seconds=1)
+    assert states(pair) == {State.COMPLETED: len(tasks)}
+
+
+def test_a_worker_that_was_stopped_begins_nothing_from_before() -> None:
+    pair = Pair(slots=1, workers=2)
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.exchange_all()
+    (stopped,) = [worker for worker in pair.workers if any(isinstance(message, Run) for message in worker.inbox)]
+    pair.workers.remove(stopped)
+    pair.settle(seconds=6)
+    assert pair.store.tasks[task].state is State.COMPLETED
+    pair.workers.append(stopped)
+    while stopped.inbox:
+        pair.step_to_worker(stopped)
+    pair.settle(seconds=1)
+    assert pair.begins[task, 1] == 0
+    assert len(pair.scheduler.workers) == 2
 
 
 def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
