@@ -11,21 +11,28 @@ from django.db import connection, transaction
 
 from api import moves
 from api.models import LOCAL_USER
-from everythingfaas.pickles import check_function
+from everythingfaas.pickles import read_function
+from everythingfaas.pythons import origin_of, told
 from everythingfaas.serialize import decode
 
 
-def register(name: str, payload: str) -> UUID:
+def register(name: str, payload: str, python: str | None = None) -> UUID:
     """Stores the function in `payload` and returns its id.
+
+    Its tasks will run on `python` alone, the version that the client says it was pickled by. If it says nothing, on
+    those that its code objects may come from, and anywhere if it has none.
 
     Raises:
         InvalidPayload: it is not base64 of a pickle that may hold a function.
+        ValueError: `python` is no version.
     """
     raw = decode(payload)
-    check_function(raw)
+    _, codes = read_function(raw)
+    origin = origin_of(codes) if python is None else told(python)
     owner = local_owner()
     with transaction.atomic(), connection.cursor() as cursor:
-        return moves.register(cursor, owner, name, raw, created=time.time())
+        queue = moves.queue_for(cursor, origin.requirements)
+        return moves.register(cursor, owner, name, raw, created=time.time(), queue=queue, pythons=origin.text)
 
 
 @cache
