@@ -620,7 +620,9 @@ def _pickled_code(raw: bytes, items: list[_Value]) -> PickledCode | None:
         raw[code.start : code.stop] if isinstance(code, _Span) else None,
         has_qualname,
         True if has_qualname or _is_bytes(items[0]) else None,
-        *(_count(item) for item in items[at + 1 : at + 4]),
+        _count(items[at + 1]),
+        _count(items[at + 2]),
+        _count(items[at + 3]),
         _count(items[-2]) + _count(items[-1]),
     )
 

@@ -10,8 +10,8 @@ jumps go differ from version to version. `origin_of` holds the code objects of a
 
 A function that is as short as ``lambda x: x + 1`` may look the same in two versions; then it also runs in both.
 
-What follows from it is kept as text, the *requirements* of a queue: ``python=3.11``, ``python=3.11,3.12``; nothing where
-any Python will do, and ``python=unknown`` where there is code that no table knows, which any worker may try. Whoever
+What follows from it is kept as text, the *requirements* of a queue: ``python=3.11`` or ``python=3.11,3.12``; nothing
+where any Python will do; ``python=unknown`` where there is code that no table knows, which any worker may try. Whoever
 does not understand a requirement must not run what has it.
 """
 
@@ -121,6 +121,19 @@ def is_certain(requirements: str) -> bool:
     return requirements == ANY if minors is None else len(minors) < 2
 
 
+def mismatch(requirements: str, connected: Iterable[Minor]) -> str:
+    """Why none of the connected workers can run what has these requirements, and what to do about it."""
+    minors = allowed(requirements)
+    there = names(connected, ", ")
+    if not minors:
+        return f"no connected worker understands the requirements {requirements!r}: upgrade the dispatchers and workers"
+    wanted = names(minors, " or ")
+    return (
+        f"no connected worker can run it: the function was written by Python {wanted}, and the connected workers have"
+        f" {there}; start a worker with Python {wanted}, or register the function again from Python {there}"
+    )
+
+
 class _Table:
     """The instructions of one version, in the form in which they are looked up."""
 
@@ -206,12 +219,11 @@ def _fits(instructions: bytes, code: PickledCode, table: _Table) -> bool:
             targets.add(at - argument * unit)
         elif kind == "a":
             targets.add(argument * unit)
-        elif kind == "C":
-            if argument not in table.compares:
-                return False
         elif kind == " " or argument > table.limits.get(op, argument):
             return False
-        elif kind == "L" and max(argument >> 4, argument & 15) > largest["l"]:
+        if kind == "C" and argument not in table.compares:
+            return False
+        if kind == "L" and max(argument >> 4, argument & 15) > largest["l"]:
             return False
         starts.add(begin)
         begin, extended = at, 0

@@ -125,7 +125,7 @@ def hands(request: pytest.FixtureRequest) -> Iterator[Hands]:
 
 
 def claim(hands: Hands, limit: int = 1) -> list[Claimed]:
-    return hands.store.exchange(Exchange(claim=limit)).claimed
+    return hands.store.exchange(Exchange(room={(3, 11): limit})).claimed
 
 
 def report(claimed: Claimed, outcome: Outcome = Outcome.RETURNED, *, begun: bool = True) -> Report:
@@ -220,7 +220,7 @@ def test_one_exchange_ends_and_claims(hands: Hands) -> None:
     (claimed,) = claim(hands)
     decision = verdict(claimed, report(claimed), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
-    answer = hands.store.exchange(Exchange(ended=[decision], claim=5))
+    answer = hands.store.exchange(Exchange(ended=[decision], room={(3, 11): 5}))
     assert [item.task for item in answer.claimed] == [second]
     assert hands.row(first).state is State.COMPLETED
 
@@ -232,7 +232,7 @@ def test_a_cancel_of_what_runs_is_told_at_the_next_look(hands: Hands) -> None:
     hands.cancel(running)
     hands.cancel(queued)
     assert hands.row(queued).state is State.CANCELLED
-    assert hands.store.exchange(Exchange(look=True, claim=1)).cancelled == [(running, claimed.attempt)]
+    assert hands.store.exchange(Exchange(look=True, room={(3, 11): 1})).cancelled == [(running, claimed.attempt)]
     end(hands, claimed, Outcome.CANCELLED)
     assert hands.row(running).state is State.CANCELLED
 

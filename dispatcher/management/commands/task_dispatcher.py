@@ -64,6 +64,7 @@ class Command(BaseCommand):
             task_deadline_s=options["task_deadline"],
             grace_s=0.0,  # slots of an earlier run have died with it: nobody comes back
             max_result_bytes=faas.max_result_bytes,
+            unmatched_s=faas.unmatched_s,
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
