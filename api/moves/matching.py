@@ -25,13 +25,11 @@ def queues(cursor: CursorWrapper) -> dict[int, str]:
 
 
 def heads(cursor: CursorWrapper, ids: Sequence[int], limit: int, now: float) -> list[int]:
-    """The queues of the tasks that a claim of these queues would give out, in its order."""
+    """The queues of the first `limit` tasks in each of these queues, in the order in which tasks are claimed."""
     each = " UNION ALL ".join(
         f"SELECT * FROM ({head('id, priority, queue_id', queue)} LIMIT %s) AS queue_{i}" for i, queue in enumerate(ids)
     )
-    cursor.execute(
-        f"SELECT queue_id FROM ({each}) AS heads ORDER BY priority DESC, id LIMIT %s", [*[now, limit] * len(ids), limit]
-    )
+    cursor.execute(f"SELECT queue_id FROM ({each}) AS heads ORDER BY priority DESC, id", [now, limit] * len(ids))
     return [queue for (queue,) in cursor.fetchall()]
 
 
