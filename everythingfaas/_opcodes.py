@@ -67,7 +67,14 @@ TABLES: dict[tuple[int, int], dict[str, Any]] = {
         ),
         "compares": [0, 1, 2, 3, 4, 5],
         "ends": [83, 110, 119, 130, 134, 140],
-        "head": {"RESUME": 151, "COPY_FREE_VARS": 149, "MAKE_CELL": 135, "RETURN_GENERATOR": 75, "POP_TOP": 1},
+        "head": {
+            "RESUME": 151,
+            "COPY_FREE_VARS": 149,
+            "MAKE_CELL": 135,
+            "RETURN_GENERATOR": 75,
+            "POP_TOP": 1,
+            "EXTENDED_ARG": 144,
+        },
         "jump_unit": 2,
         "kinds": (
             " oo      oooo  o         o    oooo ooo           oooooo     oo  "
@@ -85,7 +92,14 @@ TABLES: dict[tuple[int, int], dict[str, Any]] = {
         ),
         "compares": [2, 26, 40, 55, 68, 92],
         "ends": [83, 110, 119, 121, 130, 134, 140],
-        "head": {"RESUME": 151, "COPY_FREE_VARS": 149, "MAKE_CELL": 135, "RETURN_GENERATOR": 75, "POP_TOP": 1},
+        "head": {
+            "RESUME": 151,
+            "COPY_FREE_VARS": 149,
+            "MAKE_CELL": 135,
+            "RETURN_GENERATOR": 75,
+            "POP_TOP": 1,
+            "EXTENDED_ARG": 144,
+        },
         "jump_unit": 2,
         "kinds": (
             " .. ..   . ..  .         ...  .... ...           .......    ..  "
@@ -102,7 +116,14 @@ TABLES: dict[tuple[int, int], dict[str, Any]] = {
         ),
         "compares": [2, 18, 42, 58, 72, 88, 103, 119, 132, 148, 172, 188],
         "ends": [36, 77, 78, 79, 101, 102, 103],
-        "head": {"RESUME": 149, "COPY_FREE_VARS": 62, "MAKE_CELL": 94, "RETURN_GENERATOR": 35, "POP_TOP": 32},
+        "head": {
+            "RESUME": 149,
+            "COPY_FREE_VARS": 62,
+            "MAKE_CELL": 94,
+            "RETURN_GENERATOR": 35,
+            "POP_TOP": 32,
+            "EXTENDED_ARG": 71,
+        },
         "jump_unit": 2,
         "kinds": (
             " .. ............. .... ......................oooooooooooooCoooon"

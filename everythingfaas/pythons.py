@@ -35,6 +35,8 @@ UNKNOWN = "unknown"
 
 #: So many instructions are looked at in one pickle, for all versions together: some 50 ms.
 MAX_STEPS = 200_000
+#: One instruction for each variable that a function shares, and some few, stand at its beginning.
+MAX_BEFORE_RESUME = 2_000
 #: What beginning to look at a code object counts.
 _STEPS_TO_BEGIN = 16
 
@@ -67,7 +69,7 @@ def origin_of(codes: Sequence[PickledCode | None]) -> Origin:
     minors = list(KNOWN)
     walk = _Walk(MAX_STEPS)
     for code in codes:
-        if code is not None:
+        if code is not None and not walk.is_tired:
             minors = [minor for minor in minors if walk.fits(code, minor)]
     # Nothing is known of a function that may come from every version.
     return Origin(bool(codes), frozenset(minors) if len(minors) < len(KNOWN) else frozenset())
@@ -169,14 +171,21 @@ class _Walk:
             return False
         if code.code is None:
             return True
-        if len(code.code) % 2 or not code.code or not _begins_well(code.code, table):
+        instructions = len(code.code) // 2
+        self._steps -= _STEPS_TO_BEGIN + min(instructions, MAX_BEFORE_RESUME)
+        if len(code.code) % 2 or not instructions or not _begins_well(code.code, table):
             return False
         if not table.is_complete:
             return True
         if code.code[::2].translate(None, table.bytes):  # quick, whatever the size
             return False
-        self._steps -= _STEPS_TO_BEGIN + len(code.code) // 2
-        return self._steps < 0 or _fits(code.code, code, table)
+        self._steps -= instructions
+        return self.is_tired or _fits(code.code, code, table)
+
+    @property
+    def is_tired(self) -> bool:
+        """It has done as many steps as it may."""
+        return self._steps < 0
 
 
 def _begins_well(instructions: bytes, table: _Table) -> bool:
@@ -184,7 +193,7 @@ def _begins_well(instructions: bytes, table: _Table) -> bool:
     if table.resume is None:
         return True
     at = 0
-    while at < len(instructions) and instructions[at] in table.before_resume:
+    while at < 2 * MAX_BEFORE_RESUME and instructions[at : at + 1] and instructions[at] in table.before_resume:
         at += 2
     return instructions[at : at + 2] == bytes((table.resume, 0))
 

@@ -18,7 +18,16 @@ from typing import Any
 TARGET = Path(__file__).parents[1] / "everythingfaas" / "_opcodes.py"
 
 #: Versions of which only the instructions are known that a code object begins with.
-HEADS = {(3, 14): {"RESUME": 128, "COPY_FREE_VARS": 60, "MAKE_CELL": 97, "RETURN_GENERATOR": 34, "POP_TOP": 31}}
+HEADS = {
+    (3, 14): {
+        "RESUME": 128,
+        "COPY_FREE_VARS": 60,
+        "MAKE_CELL": 97,
+        "RETURN_GENERATOR": 34,
+        "POP_TOP": 31,
+        "EXTENDED_ARG": 69,
+    }
+}
 
 #: Runs in each interpreter, and must therefore be read by all of them.
 PROBE = r"""
@@ -85,7 +94,7 @@ for n in (1, 2):
 
 ends = {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"}
 ends |= {"JUMP_ABSOLUTE", "JUMP_FORWARD", "END_FINALLY"}
-head = ("RESUME", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP")
+head = ("RESUME", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP", "EXTENDED_ARG")
 print(json.dumps({
     "kinds": "".join({op: kind(name, op) for name, op in ops.items()}.get(op, " ") for op in range(256)),
     "caches": "".join("0123456789abcdef"[caches.get(op, 0)] for op in range(256)).rstrip("0"),
