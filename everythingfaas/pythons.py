@@ -29,6 +29,8 @@ Minor = tuple[int, int]
 
 #: The versions that can be told apart.
 KNOWN: tuple[Minor, ...] = tuple(TABLES)
+#: A worker needs this or a newer one.
+OLDEST_WORKER: Minor = (3, 10)
 #: Requirements of what runs anywhere.
 ANY = ""
 UNKNOWN = "unknown"
@@ -126,14 +128,20 @@ def is_certain(requirements: str) -> bool:
 def mismatch(requirements: str, connected: Iterable[Minor]) -> str:
     """Why none of the connected workers can run what has these requirements, and what to do about it."""
     minors = allowed(requirements)
-    there = names(connected, ", ")
     if not minors:
         return f"no connected worker understands the requirements {requirements!r}: upgrade the dispatchers and workers"
-    wanted = names(minors, " or ")
+    there = _either(connected)
+    workers = [minor for minor in minors if minor >= OLDEST_WORKER]
+    start = f"start a worker with Python {_either(workers)}, or " if workers else ""
     return (
-        f"no connected worker can run it: the function was written by Python {wanted}, and the connected workers have"
-        f" {there}; start a worker with Python {wanted}, or register the function again from Python {there}"
+        f"no connected worker can run it: the function was written by Python {_either(minors)}, and the connected"
+        f" workers have {names(connected, ', ')}; {start}register the function again from Python {there}"
     )
+
+
+def _either(minors: Iterable[Minor]) -> str:
+    *others, last = names(minors).split(",")
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class _Table:

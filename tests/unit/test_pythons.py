@@ -183,11 +183,11 @@ def test_requirements_are_canonical_and_understood() -> None:
 
 
 def test_a_mismatch_names_the_versions_and_the_remedy() -> None:
-    assert mismatch("python=3.9,3.10", [(3, 13), (3, 12)]) == (
-        "no connected worker can run it: the function was written by Python 3.9 or 3.10, and the connected workers"
-        " have 3.12, 3.13; start a worker with Python 3.9 or 3.10,"
-        " or register the function again from Python 3.12, 3.13"
+    assert mismatch("python=3.8,3.9,3.10", [(3, 13), (3, 12)]) == (
+        "no connected worker can run it: the function was written by Python 3.8, 3.9 or 3.10, and the connected workers"
+        " have 3.12, 3.13; start a worker with Python 3.10, or register the function again from Python 3.12 or 3.13"
     )
+    assert mismatch("python=3.9", [(3, 13)]).endswith("workers have 3.13; register the function again from Python 3.13")
     assert "gpu=1" in mismatch("gpu=1", [(3, 13)])
 
 
