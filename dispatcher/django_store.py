@@ -226,11 +226,12 @@ class DjangoStore:
         wanted = {key: attempt for key in exchange.adopt if (attempt := _attempt(key)) is not None}
         adopted = moves.adopt(cursor, self._dispatcher, wanted.values())
         found = {(item.task, item.attempt): item for item in adopted}
+        others = moves.current(cursor, {attempt for attempt in wanted.values() if attempt not in found})
         for key in exchange.adopt:
             item = found.get(wanted[key]) if key in wanted else None
             if item is not None:
                 answer.adopted.append(self._held(cursor, item))
-            else:
+            elif wanted.get(key) not in others:
                 answer.refused.append(key)
 
     def _count_closed(self, closed: list[moves.Closed]) -> None:

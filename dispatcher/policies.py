@@ -16,10 +16,14 @@ from everythingfaas.wire.messages import Report
 
 #: So many deaths of its own process, and a task is poison: FAILED, whatever its policy allows.
 MAX_DEATHS = 3
-#: Work that a worker gets beyond its slots lasts about this long: it covers the way to the database and back.
+#: Work that a worker gets beyond its slots lasts at least so long: it covers the way to the database and back,
 PREFETCH_S = 0.005
+#: where that takes longer, so many turns with the store: one that ends tasks, one that claims, one for the way.
+PREFETCH_TURNS = 3
 #: And is never more than so many tasks for each slot.
-PREFETCH_MAX = 16
+PREFETCH_MAX = 128
+#: Of tasks that are shorter than this each slot gets at least the next one.
+NEXT_S = 0.25
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
 #: What becomes of an interpreter that runs another one's code.
@@ -34,7 +38,7 @@ class Load(Protocol):
     @property
     def load(self) -> int: ...
     @property
-    def draining(self) -> bool: ...
+    def takes(self) -> bool: ...
 
 
 L = TypeVar("L", bound=Load)
@@ -55,19 +59,25 @@ def choose(workers: Iterable[L]) -> L | None:
 
     >>> choose([])
     """
-    return min((worker for worker in workers if not worker.draining), key=lambda w: w.load / w.slots, default=None)
+    return min((worker for worker in workers if worker.takes), key=lambda w: w.load / w.slots, default=None)
 
 
-def prefetch(slots: int, run_s: float) -> int:
-    """How many tasks a worker gets beyond its slots when tasks run for `run_s` on average.
+def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
+    """How many tasks a worker gets beyond its slots when tasks run for `run_s` on average, and a turn with the store
+    takes `turn_s`.
 
-    Short tasks travel many at a time, so that no slot waits for a commit; a task that outlasts the way to
-    the database is never sent ahead, where it would wait behind another although a slot elsewhere is free.
+    Short tasks travel many at a time, so that no slot waits for a commit. A long one is not sent ahead, where it
+    would wait behind another although a slot elsewhere is free; and if what was sent ahead waits behind a task that
+    is longer than the average, the worker gives it back (`worker.session.STALL_S`).
 
-    >>> prefetch(4, 0.5), prefetch(4, 0.001), prefetch(4, 0.0001)
-    (0, 20, 64)
+    >>> prefetch(4, 0.5), prefetch(4, 0.2), prefetch(4, 0.001), prefetch(4, 0.001, turn_s=0.01)
+    (0, 4, 20, 120)
     """
-    return min(int(slots * PREFETCH_S / max(run_s, 1e-6)), slots * PREFETCH_MAX)
+    ahead_s = max(PREFETCH_S, PREFETCH_TURNS * turn_s)
+    wanted = int(slots * ahead_s / max(run_s, 1e-6))
+    if run_s < NEXT_S:
+        wanted = max(wanted, slots)
+    return min(wanted, slots * PREFETCH_MAX)
 
 
 def share_out(order: Iterable[frozenset[Minor]], room: Mapping[Minor, int]) -> Share:

@@ -106,7 +106,9 @@ class Exchange:
     begun: list[Begin] = field(default_factory=list)
     room: dict[Minor, int] = field(default_factory=dict)  #: how many attempts may be given out, by the workers' Python
     functions: set[str] = field(default_factory=set)  #: bytes wanted of these
-    adopt: list[tuple[str, int]] = field(default_factory=list)  #: attempts that a returning worker holds
+    #: Attempts that a returning worker holds. What is neither adopted nor refused is another dispatcher's as long as
+    #: that one's lease lasts: ask again.
+    adopt: list[tuple[str, int]] = field(default_factory=list)
     look: bool = False  #: once a second: due, expired and unmatched tasks, cancellations
     pythons: frozenset[Minor] = frozenset()  #: of all workers, for the look
     unmatched: list[Unmatched] = field(default_factory=list)  #: to fail

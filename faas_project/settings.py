@@ -79,6 +79,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "api",
     "dispatcher",
+    "worker",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

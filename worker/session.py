@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
+from everythingfaas.failures import dump, function_failure
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -34,6 +35,7 @@ from everythingfaas.wire.messages import (
     Job,
     Kill,
     NeedFunction,
+    Pull,
     Refuse,
     Report,
     Result,
@@ -43,7 +45,7 @@ from everythingfaas.wire.messages import (
     Started,
     Welcome,
 )
-from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
 STARTED_AFTER_S = 0.02
@@ -57,12 +59,28 @@ HELLO_MAX_S = 2.0
 GAP_S = 2.0
 #: How long what runs may go on without a dispatcher, until one has said otherwise.
 ORPHAN_S = 300.0
+#: What waits for a slot goes back when none has become free for so long, as another worker's may be: it was sent
+#: ahead of a task that is longer than those before.
+STALL_S = 0.25
+#: While work waits for its slots, a worker's results travel together: so many, or those of so long.
+GATHER = 32
+GATHER_S = 0.002
 #: Functions kept for slots that have not got them yet.
 CACHE_BYTES = 256 * 1024 * 1024
+#: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows.
+TAKE_PER_SLOT = 32
+#: A `Pull` that the dispatcher has not seen after so long is lost, and made anew.
+PULL_AGAIN_S = 1.5
 
 
 class Send(Struct, frozen=True):
     message: FromWorker
+
+
+class Ask(Struct, frozen=True):
+    """Send this on the REQ socket; if one is on its way there already, on a new one."""
+
+    message: Pull
 
 
 class StartJob(Struct, frozen=True):
@@ -83,9 +101,10 @@ class Stop(Struct, frozen=True):
     """The session is over."""
 
     reason: str
+    refused: bool = False  #: the dispatcher does not want this worker
 
 
-Action = Send | StartJob | KillSlot | Reconnect | Stop
+Action = Send | Ask | StartJob | KillSlot | Reconnect | Stop
 Key = tuple[str, int]
 
 
@@ -99,6 +118,8 @@ class Identity(Struct, frozen=True):
     python: tuple[int, int]
     dill: str
     slots: int
+    secret: str = ""  #: see `Hello`
+    pulls: bool = False
 
 
 @dataclass(slots=True)
@@ -151,12 +172,16 @@ class WorkerSession:
         self._held: dict[Key, _Held] = {}
         self._queue: deque[Key] = deque()
         self._idle: list[int] = []
+        self._assigned_at = now  # when a slot last became free, or nothing waited for one
         self._running: dict[int, Key] = {}
         self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
         self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
         self._unsent: list[Key] = []
+        self._unsent_since = now
         self._seen = 0
+        self._pull_number = 0
+        self._pulled_at: float | None = None  # when the question was put that has no answer yet
         self._hello_number = 0
         self._generation = 0
         self._welcome: Welcome | None = None
@@ -167,6 +192,7 @@ class WorkerSession:
         self._hello_wait_s = HELLO_FIRST_S
         self._alone_since = now
         self._orphan_s = ORPHAN_S
+        self._max_result_bytes: int | None = None
         self._draining = False
         self._stopped = False
 
@@ -195,7 +221,16 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
+        if self._queue and self._is_full:
+            due.append(self._assigned_at + STALL_S)
+        if self._unsent:
+            due.append(self._unsent_since + GATHER_S)
         return min(due)
+
+    @property
+    def _is_full(self) -> bool:
+        """Something runs in each slot. While processes start, what waits is about to begin."""
+        return len(self._running) >= self._me.slots
 
     # --- from the dispatcher
 
@@ -209,14 +244,14 @@ class WorkerSession:
                 return self._register_again(now)
             case Refuse():
                 self._stopped = True
-                return [Stop(message.reason)]
+                return [Stop(message.reason, refused=True)]
             case Run():
-                return self._runs(message)
+                return self._runs(message, now)
             case Function():
                 self._functions.put(message.function, message.blob.data)
                 for key in self._wanting.pop(message.function, ()):
                     if key in self._held:
-                        self._queue.append(key)
+                        self._wait(key, now)
                 return self._assign()
             case ResultAck():
                 for attempt in message.attempts:
@@ -230,8 +265,17 @@ class WorkerSession:
                 return self.drain(now=now)
             case Heartbeat():
                 if self._welcome is not None:
-                    self._seen = max(self._seen, message.seen)
+                    self._compare(message, now)
                 return []
+
+    def _compare(self, heartbeat: Heartbeat, now: float) -> None:
+        """Finds out what is lost: a `Run` that was sent and has not come, a `Pull` that has not arrived."""
+        lost = heartbeat.seen > self._seen
+        self._seen = max(self._seen, heartbeat.seen)
+        if self._pulled_at is None:
+            return
+        if lost or (heartbeat.asked < self._pull_number and now >= self._pulled_at + PULL_AGAIN_S):
+            self._pulled_at = None  # the next flush asks again
 
     def _register_again(self, now: float) -> list[Action]:
         if self._welcome is None:
@@ -248,8 +292,10 @@ class WorkerSession:
             actions += self._drop_everything()
         self._welcome = welcome
         self._orphan_s = welcome.orphan_s
+        self._max_result_bytes = welcome.max_result_bytes
         self._generation = welcome.generation
         self._seen = welcome.seen
+        self._pulled_at = None  # whoever knew of it is not there any more
         self._hello_wait_s = HELLO_FIRST_S
         self._beat_at = now + welcome.heartbeat_s
         # Unstarted runs stay: Hello has listed them, and the dispatcher kills what is no longer ours.
@@ -264,12 +310,13 @@ class WorkerSession:
         """Functions that runs still wait for: the question or its answer may have been lost."""
         return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
 
-    def _runs(self, run: Run) -> list[Action]:
+    def _runs(self, run: Run, now: float) -> list[Action]:
         if self._welcome is None or run.number <= self._seen:
             return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
         self._seen = run.number
+        self._pulled_at = None
         if self._draining:
-            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
+            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs), leaving=True))]
         missing: list[str] = []
         for job in run.jobs:
             key = (job.task, job.attempt)
@@ -277,7 +324,7 @@ class WorkerSession:
                 continue
             self._held[key] = _Held(job)
             if self._functions.get(job.function) is not None:
-                self._queue.append(key)
+                self._wait(key, now)
                 continue
             if job.function not in self._wanting:
                 missing.append(job.function)
@@ -286,6 +333,11 @@ class WorkerSession:
         if missing:
             actions.append(Send(NeedFunction(tuple(missing))))
         return actions
+
+    def _wait(self, key: Key, now: float) -> None:
+        if not self._queue:
+            self._assigned_at = now
+        self._queue.append(key)
 
     def _kill(self, kill: Kill, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -311,6 +363,7 @@ class WorkerSession:
                 self._running.pop(event.slot, None)
                 if event.slot not in self._idle:
                     self._idle.append(event.slot)
+                self._assigned_at = now
                 return self._assign()
             case SlotBegun():
                 held = self._held.get((event.task, event.attempt))
@@ -327,6 +380,8 @@ class WorkerSession:
                 return []
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
+        if self._max_result_bytes is not None and len(done.result) > self._max_result_bytes:
+            done = _too_large(done, self._max_result_bytes)
         error = done.error
         held.report = Report(
             task=key[0],
@@ -346,6 +401,8 @@ class WorkerSession:
         )
         held.ended_at = now
         held.slot = None
+        if not self._unsent:
+            self._unsent_since = now
         self._unsent.append(key)
 
     def _assign(self) -> list[Action]:
@@ -395,6 +452,8 @@ class WorkerSession:
         actions = self._deadlines(now)
         if self._welcome is None:
             return actions + self._alone(now)
+        if self._queue and self._is_full and now >= self._assigned_at + STALL_S:
+            actions += self._give_back(list(self._queue))
         if now >= self._heard_at + self._welcome.lost_after_s:
             self._welcome, self._alone_since = None, now
             return [*actions, Reconnect(), *self._hello(now)]
@@ -446,6 +505,8 @@ class WorkerSession:
                     self._generation,
                     self._attempts(),
                     self._hello_number,
+                    me.secret,
+                    me.pulls,
                 )
             )
         ]
@@ -465,10 +526,25 @@ class WorkerSession:
                 starts.append(Started(key[0], key[1], now - held.begun_at))
         if starts:
             actions.append(Send(Begun(tuple(starts))))
-        if self._unsent:
+        if self._unsent and not self._gathers(now):
             actions.append(Send(Result(tuple(self._reports(now)))))
             self._unsent.clear()
+        if self._me.pulls and self._pulled_at is None and not self._draining:
+            actions += self._pull(now)
         return actions
+
+    def _gathers(self, now: float) -> bool:
+        """Whether results wait for more of them. Nobody waits for their slots: there is work for those."""
+        return bool(self._queue) and len(self._unsent) < GATHER and now < self._unsent_since + GATHER_S
+
+    def _pull(self, now: float) -> list[Action]:
+        unfinished = sum(held.report is None for held in self._held.values())
+        take = self._me.slots * TAKE_PER_SLOT - unfinished
+        if take <= 0:
+            return []
+        self._pull_number += 1
+        self._pulled_at = now
+        return [Ask(Pull(self._pull_number, take))]
 
     def _reports(self, now: float) -> Iterable[Report]:
         for key in self._unsent:
@@ -485,13 +561,13 @@ class WorkerSession:
         """Gives back what has not begun, and leaves when the rest is done and acknowledged."""
         self._draining = True
         waiting = [key for key, held in self._held.items() if held.slot is None and held.report is None]
-        for key in waiting:
+        return [Send(Drain()), *self._give_back(waiting), *self._leave_when_empty()]
+
+    def _give_back(self, keys: list[Key]) -> list[Action]:
+        for key in keys:
             self._discard_waiting(key)
             del self._held[key]
-        actions: list[Action] = [Send(Drain())]
-        if waiting:
-            actions.append(Send(Returned(tuple(Attempt(*key) for key in waiting))))
-        return actions + self._leave_when_empty()
+        return [Send(Returned(tuple(Attempt(*key) for key in keys), self._draining))] if keys else []
 
     def _leave_when_empty(self) -> list[Action]:
         if not self._draining or self._held or self._stopped:
@@ -524,8 +600,21 @@ class WorkerSession:
         return tuple(Attempt(task, attempt) for task, attempt in self._held)
 
 
+def _too_large(done: SlotDone, limit: int) -> SlotDone:
+    """As the slot says it of what is over the worker's own limit: the dispatcher's may be lower."""
+    error = ErrorText(
+        "ResultError",
+        f"the result is {len(done.result)} bytes; at most {limit} are kept."
+        " Write it to a file or a store and return where it is",
+        "",
+    )
+    result = dump(function_failure(error.type_name, error.message, ""))
+    return replace(done, outcome=Outcome.RAISED, result=result, error=error)
+
+
 __all__ = [
     "Action",
+    "Ask",
     "FunctionCache",
     "Identity",
     "KillSlot",

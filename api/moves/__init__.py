@@ -23,6 +23,7 @@ from api.moves.intake import blobs, cancel, functions, queue_for, read, register
 from api.moves.leases import (
     adopt,
     cancel_requests,
+    current,
     fence_dispatcher,
     forget_dispatcher,
     held,
@@ -78,6 +79,7 @@ __all__ = [
     "cancel",
     "cancel_requests",
     "claim",
+    "current",
     "end",
     "fence_dispatcher",
     "forget_dispatcher",

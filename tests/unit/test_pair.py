@@ -5,12 +5,16 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.store import Policy
 from everythingfaas.status import Event, Outcome, State
+from everythingfaas.wire.messages import Refuse, Run
 from tests.unit.pair import Pair
+from worker.events import SlotDone
 
 
 def states(pair: Pair) -> Counter[State]:
@@ -41,9 +45,26 @@ def test_short_tasks_are_sent_ahead() -> None:
     pair.settle(seconds=2)
     for _ in range(50):
         pair.submit()
-    pair.settle(seconds=1, finish=False)
+    pair.settle(seconds=0.1, finish=False)
     assert states(pair)[State.RUNNING] > 2
     assert len(pair.workers[0].jobs) == 2
+
+
+def test_what_was_sent_ahead_goes_back_when_it_waits_behind_a_long_task() -> None:
+    pair = Pair(slots=2)
+    for _ in range(200):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(50):
+        pair.submit()
+    pair.settle(seconds=1, finish=False)  # suddenly they are long
+    assert states(pair) == {State.COMPLETED: 200, State.RUNNING: 2, State.QUEUED: 48}
+    other = pair.start_worker()
+    pair.settle(seconds=0.1, finish=False)
+    assert len(other.jobs) == 2
+    pair.settle(seconds=2)
+    assert states(pair) == {State.COMPLETED: 250}
+    assert {task.starts for task in pair.store.tasks.values()} == {1}
 
 
 def test_a_lost_worker_costs_what_was_begun_one_start_and_the_rest_nothing() -> None:
@@ -269,10 +290,13 @@ OLD, NEW = (3, 11), (3, 12)
 MIXED = ("", "python=3.11", "python=3.11,3.12", "python=3.12", "python=unknown", "", "python=3.11", "python=3.12")
 
 
+@pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, st.sampled_from([("",), MIXED]))
-def test_whatever_is_lost_every_task_ends_once(steps: list[tuple[str, int]], requirements: tuple[str, ...]) -> None:
-    pair = Pair(workers=2, slots=2, pythons=[OLD] if len(requirements) == 1 else [OLD, NEW])
+@given(steps=STEPS, requirements=st.sampled_from([("",), MIXED]))
+def test_whatever_is_lost_every_task_ends_once(
+    pulls: bool, steps: list[tuple[str, int]], requirements: tuple[str, ...]
+) -> None:
+    pair = Pair(workers=2, slots=2, pulls=pulls, pythons=[OLD] if len(requirements) == 1 else [OLD, NEW])
     policies = [Policy(), Policy(at_most_once=True), Policy(retries=1, backoff_s=0.1), Policy(max_attempts=1)]
     results: dict[str, bytes] = {}
     for what, n in steps:
@@ -285,6 +309,109 @@ def test_whatever_is_lost_every_task_ends_once(steps: list[tuple[str, int]], req
     assert all(state.is_terminal for state in states(pair)), states(pair)
     assert not pair.scheduler._assignments
     assert not any(worker.session._held for worker in pair.workers)
+
+
+def test_a_pulling_worker_gets_nothing_that_it_has_not_asked_for() -> None:
+    pair = Pair(slots=2, pulls=True)
+    pair.settle(seconds=1)
+    (worker,) = pair.scheduler.workers
+    assert worker.credit
+    first = pair.submit()
+    pair.exchange_all()
+    assert worker.credit == 0  # the question is answered, and the next one on its way
+    second = pair.submit()
+    pair.exchange_all()
+    assert [pair.store.tasks[task].state for task in (first, second)] == [State.RUNNING, State.QUEUED]
+    pair.settle(seconds=1)
+    assert states(pair) == {State.COMPLETED: 2}
+
+
+@pytest.mark.parametrize("lost", ["question", "answer"])
+def test_a_lost_question_or_answer_is_noticed_by_heartbeats(lost: str) -> None:
+    pair = Pair(slots=1, pulls=True)
+    worker = pair.workers[0]
+    pair.settle(seconds=0.1)
+    if lost == "question":
+        pair.submit()
+        pair.exchange_all()
+        pair.step_to_worker(worker)
+        worker.outbox.clear()
+    else:
+        pair.submit()
+        pair.exchange_all()
+        worker.inbox.clear()
+    pair.settle(seconds=6)
+    pair.submit()
+    pair.settle(seconds=4)
+    assert states(pair) == {State.COMPLETED: 2}
+
+
+def test_a_worker_that_pulls_is_refused_by_a_dispatcher_that_pushes() -> None:
+    pair = Pair(workers=0)
+    pair.pulls = True
+    worker = pair.start_worker()
+    pair.step_to_dispatcher(worker)
+    pair.step_to_worker(worker)
+    assert worker.stopped == "this dispatcher serves push workers; start a push worker, not a pull one"
+
+
+def test_a_worker_on_a_new_connection_is_the_same_worker() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    worker = pair.workers[0]
+    before = worker.peer
+    for _ in range(12):  # the worker hears nothing, the dispatcher everything
+        worker.inbox.clear()
+        pair.step_time(0.5)
+        while worker.outbox and worker.peer == before:
+            pair.step_to_dispatcher(worker)
+    pair.settle(seconds=1, finish=False)
+    assert worker.peer != before
+    assert [w.peer for w in pair.scheduler.workers] == [worker.peer]
+    assert pair.begins == {(task, 1): 1}
+    pair.settle(seconds=1)
+    assert states(pair) == {State.COMPLETED: 1}
+
+
+def test_who_takes_another_workers_name_is_refused_and_counted() -> None:
+    pair = Pair(slots=1)
+    pair.settle(seconds=0.5)
+    (worker,) = pair.scheduler.workers
+    impostor = replace(worker.hello, secret="guessed", number=99)
+    (send,) = pair.scheduler.receive(b"elsewhere", impostor, now=pair.now)
+    assert isinstance(send.message, Refuse)
+    assert not send.message.again
+    assert pair.scheduler.workers == [worker]
+    assert pair.scheduler.impostors == 1
+
+
+def test_what_cannot_be_sent_goes_back_to_the_queue() -> None:
+    pair = Pair(slots=1, workers=2)
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.step_store()
+    sends = [send for send in pair.last_sends if isinstance(send.message, Run)]
+    pair.scheduler.unsent(sends)
+    for worker in pair.workers:
+        worker.inbox.clear()
+    pair.settle(seconds=1)
+    row = pair.store.tasks[task]
+    assert (row.state, row.attempt, row.starts) == (State.COMPLETED, 2, 1)
+
+
+def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    worker = pair.workers[0]
+    job = worker.jobs.pop(0)
+    done = SlotDone(0, job.task, job.attempt, Outcome.RETURNED, bytes(64 * 1024 * 1024 + 1))
+    pair._perform(worker, worker.session.slot_event(done, now=pair.now))
+    pair.settle(seconds=1)
+    row = pair.store.tasks[task]
+    assert row.state is State.FAILED
+    assert "at most 67108864 are kept" in str(pickle.loads(row.result or b""))
 
 
 def _one_step(pair: Pair, what: str, n: int, policies: list[Policy], requirements: tuple[str, ...]) -> None:
