@@ -141,7 +141,7 @@ def modules() -> int:
     imported = 0
     for package in (everythingfaas, worker):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if "management" not in module.name and module.name not in ("everythingfaas.cli", "everythingfaas.__main__"):
+            if "management" not in module.name and not module.name.endswith((".cli", ".__main__")):
                 importlib.import_module(module.name)
                 imported += 1
     return imported
