@@ -77,7 +77,7 @@ class DjangoStore:
 
         try:
             return self._guarded(work)
-        except ProgrammingError as exc:  # PostgreSQL's word for a table that is not there (yet)
+        except (ProgrammingError, Instance.DoesNotExist) as exc:  # a table, or its first row, is not there (yet)
             connection.close()
             raise StoreUnavailable(f"is it migrated? {exc}") from exc
 
