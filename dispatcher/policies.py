@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from dispatcher.store import Claimed, Ended, Policy, Released
 from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
+from everythingfaas.pythons import Minor, allowed, names
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Report
 
@@ -26,6 +29,8 @@ NEXT_S = 0.25
 _LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
+#: What becomes of an interpreter that runs another one's code.
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL})
 
 
 class Load(Protocol):
@@ -40,6 +45,13 @@ class Load(Protocol):
 
 
 L = TypeVar("L", bound=Load)
+
+
+class Share(NamedTuple):
+    """What `share_out` gives out."""
+
+    given: Counter[frozenset[Minor]]  #: how many tasks, by the Pythons that may run them
+    left: frozenset[Minor]  #: the Pythons that could run more, had their workers room
 
 
 def choose(workers: Iterable[L]) -> L | None:
@@ -71,13 +83,53 @@ def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
     return min(wanted, slots * PREFETCH_MAX)
 
 
-def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, chance: float = 0.0) -> Ended | Released:
+def share_out(order: Iterable[frozenset[Minor]], room: Mapping[Minor, int]) -> Share:
+    """How many queued tasks to give out to workers of several Pythons.
+
+    Args:
+        order: for each task, the first one first, the Pythons that may run it, of those that there is room for.
+        room: how many tasks the workers of each Python take.
+
+    A task is given out if a place for it is left, whichever of the earlier ones stands where: that is so as long as
+    no set of Pythons has more tasks that only they may run than places. (So what any may run does not take the
+    place of what only one may.) Who comes first is served first, and no place stays empty that somebody could have.
+
+    >>> old, new = (3, 11), (3, 12)
+    >>> share = share_out([frozenset({old, new}), frozenset({old}), frozenset({old})], {old: 1, new: 1})
+    >>> dict(share.given) == {frozenset({old, new}): 1, frozenset({old}): 1}, share.left
+    (True, frozenset({(3, 11)}))
+    """
+    teams = [frozenset(team) for n in range(1, len(room) + 1) for team in itertools.combinations(room, n)]
+    places = {team: sum(room[python] for python in team) for team in teams}
+    given: Counter[frozenset[Minor]] = Counter()
+    refused: set[frozenset[Minor]] = set()
+    for able in order:
+        wider = [team for team in teams if able <= team]
+        if not able or able in refused or not all(places[team] for team in wider):
+            refused.add(able)
+            continue
+        given[able] += 1
+        for team in wider:
+            places[team] -= 1
+    return Share(given, frozenset().union(*refused))
+
+
+def verdict(
+    task: Claimed,
+    report: Report,
+    *,
+    worker: str,
+    cancelled: bool,
+    chance: float = 0.0,
+    foreign: Minor | None = None,
+) -> Ended | Released:
     """What becomes of `task` after an attempt that ended as `report` says.
 
     Args:
         worker: its name, for the record.
         cancelled: somebody has asked to end the task.
         chance: from 0 to 1, a different one each time: spreads retries that would come all at once.
+        foreign: the Python that ran it, if the function may be another one's and has never ended well there.
     """
     outcome = report.outcome
     starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
@@ -130,6 +182,8 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, chan
     if not report.begun:
         return Released(None, task.task, task.attempt)
     what = describe(outcome, report)
+    if foreign is not None and outcome is Outcome.DIED and report.exit_signal in CRASHES:
+        return give_up(f"{what}; {_written_elsewhere(task, foreign)}")
     if task.policy.at_most_once:
         return give_up(f"{what}; it may have had effects, and its policy allows one start only")
     if task.deaths + 1 >= MAX_DEATHS:
@@ -167,6 +221,16 @@ def _is_retried(policy: Policy, report: Report) -> bool:
         return True
     name = report.error.type_name if report.error else ""
     return name in policy.retry_on or name.rpartition(".")[2] in policy.retry_on
+
+
+def _written_elsewhere(task: Claimed, python: Minor) -> str:
+    here = names([python])
+    maybe = names(allowed(task.requirements) or (), ", ")
+    return (
+        f"the function was probably written by another Python than the worker's {here}"
+        f" (by its code {f'one of {maybe}' if maybe else 'none that we know'}): register it again from Python {here},"
+        " or say with `python` which one wrote it, and have a worker of that"
+    )
 
 
 def failed(task: Claimed, message: str) -> Ended:

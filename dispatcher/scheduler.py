@@ -24,7 +24,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.policies import choose, failed, prefetch, verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration, Unmatched
+from everythingfaas.pythons import Minor, is_certain, matches, mismatch
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -66,6 +67,8 @@ GAP_S = 2.0
 KEEP_BYTES = 64 * 1024 * 1024
 #: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
 KNOWN_MAX = 10_000
+#: How long a task waits for a worker that can run it, while there are only others.
+UNMATCHED_S = 60.0
 #: Weight of the newest run in the running mean of how long tasks run, and of the newest turn with the store.
 RUN_WEIGHT = 0.1
 TURN_WEIGHT = 0.2
@@ -175,10 +178,12 @@ class Scheduler:
         task_deadline_s: float | None = None,
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
+        unmatched_s: float = UNMATCHED_S,
         pulls: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._me = registration
+        self._unmatched_s = unmatched_s
         self._pulls = pulls
         self._chance = chance
         self._task_deadline_s = task_deadline_s
@@ -193,7 +198,9 @@ class Scheduler:
         self._acks: dict[Key, bytes] = {}
         self._next = Exchange()
         self._under_way: Exchange | None = None
-        self._work = True  # there may be something to claim
+        self._work: bool | frozenset[Minor] = True  # there may be something to claim, for workers of these Pythons
+        self._unmatched: dict[str, float] = {}  # requirements that no worker has matched since
+        self._proven: set[tuple[str, Minor]] = set()  # functions that have ended well on this Python
         self._prefetching = True
         self._run_number = registration.epoch << 32
         self._look_at = now
@@ -244,21 +251,28 @@ class Scheduler:
         if self._under_way is not None:
             return None
         if self._work and not self._stopping:
-            self._next.claim = self._appetite()
+            self._next.room = self._appetite()
         if not self._next:
             return None
         self._under_way, self._next = self._next, Exchange()
         self._asked_at = self._turn_at
-        if self._under_way.claim:
-            self._work = False  # until a ring, a full claim or the next look says otherwise
+        if room := self._under_way.room:
+            # Until a ring, a full claim or the next look says otherwise. Of workers that are full nothing was asked.
+            hungry = {w.hello.python for w in self._workers.values()} if self._work is True else self._work
+            self._work = frozenset(hungry or ()) - room.keys()
         return self._under_way
 
-    def _appetite(self) -> int:
-        if self._prefetching:
-            for worker in self._workers.values():
+    def _appetite(self) -> dict[Minor, int]:
+        """How many tasks the workers of each Python take for which there may be some."""
+        room: dict[Minor, int] = {}
+        for worker in self._workers.values():
+            if self._prefetching:
                 worker.look_ahead(self._turn_s)
-            return sum(max(0, worker.room) for worker in self._workers.values())
-        return sum(worker.free for worker in self._workers.values())
+            n = worker.room if self._prefetching else worker.free
+            python = worker.hello.python
+            if n > 0 and (isinstance(self._work, bool) or python in self._work):
+                room[python] = room.get(python, 0) + n
+        return room
 
     def snapshot(self) -> list[dict[str, Any]]:
         """The workers, for people."""
@@ -432,9 +446,24 @@ class Scheduler:
             return  # said before; the acknowledgement follows the commit
         if report.begun:
             worker.ran(report.elapsed_s)
-        self._end(assignment, report, worker.hello.name)
+        self._end(assignment, report, worker.hello.name, self._foreign(worker, assignment.task, report.outcome))
 
-    def _end(self, assignment: Assignment, report: Report, worker: str) -> None:
+    def _foreign(self, worker: Worker, task: Claimed, outcome: Outcome) -> Minor | None:
+        """The Python of `worker`, if nobody knows whether it can run this function.
+
+        What a function has been able to do on a Python is remembered for as long as this process lives, and for
+        some thousands of them: one that is forgotten, and then crashes, has one try less than it might have.
+        """
+        if is_certain(task.requirements):
+            return None
+        pair = (task.function, worker.hello.python)
+        if outcome in (Outcome.RETURNED, Outcome.RAISED):
+            if len(self._proven) >= KNOWN_MAX:
+                self._proven.clear()
+            self._proven.add(pair)
+        return None if pair in self._proven else worker.hello.python
+
+    def _end(self, assignment: Assignment, report: Report, worker: str, foreign: Minor | None = None) -> None:
         self._close(assignment)
         decision = verdict(
             assignment.task,
@@ -442,6 +471,7 @@ class Scheduler:
             worker=worker,
             cancelled=assignment.cancelled,
             chance=self._chance(),
+            foreign=foreign,
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -555,6 +585,8 @@ class Scheduler:
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):
             self._work = True
+        elif done.claim and answer.left:
+            self._work = self._work if self._work is True else frozenset(self._work or ()) | answer.left
         elif done.claim:
             self._prefetching = True
         sends = self._settle(done)
@@ -564,10 +596,20 @@ class Scheduler:
         sends += self._adopted(answer)
         for key in answer.cancelled:
             sends += self.cancel(key)
+        if answer.unmatched is not None:
+            self._compare_unmatched(answer.unmatched, answer.pythons, now)
         assignments = [self._assignment(claimed) for claimed in answer.claimed]
         for assignment in assignments:
             self._assignments[assignment.key] = assignment
         return sends + self._assign(assignments)
+
+    def _compare_unmatched(self, unmatched: list[str], pythons: frozenset[Minor], now: float) -> None:
+        """Lets fail what has waited too long for a worker that can run it. Time without any worker does not count."""
+        self._unmatched = {requirements: self._unmatched.get(requirements, now) for requirements in unmatched}
+        for requirements, since in self._unmatched.items():
+            if now >= since + self._unmatched_s:
+                message = mismatch(requirements, pythons)
+                self._next.unmatched.append(Unmatched(requirements, self._unmatched_s, message))
 
     def recall(self) -> None:
         """An exchange was tried again although an earlier try may have been committed: look what we hold."""
@@ -626,8 +668,18 @@ class Scheduler:
     def _assign(self, assignments: list[Assignment]) -> list[Send]:
         """Gives what was claimed to workers: one `Run` for each, functions that it lacks before it."""
         jobs: dict[bytes, list[Assignment]] = {}
+        able: dict[str, list[Worker]] = {}
         for assignment in assignments:
-            worker = choose(self._workers.values())
+            requirements = assignment.task.requirements
+            if requirements not in able:
+                able[requirements] = [w for w in self._workers.values() if matches(requirements, w.hello.python)]
+        order = assignments
+        if len({len(workers) for workers in able.values()}) > 1:
+            # Who can go to few workers chooses first.
+            place = {assignment.key: n for n, assignment in enumerate(assignments)}
+            order = sorted(assignments, key=lambda a: len(able[a.task.requirements]))
+        for assignment in order:
+            worker = choose(able[assignment.task.requirements])
             once = assignment.task.policy.at_most_once
             if worker is None or self._stopping or (once and worker.free == 0):
                 # Nobody is left to run it, or it must not wait behind another one. A claim that looks ahead
@@ -639,6 +691,8 @@ class Scheduler:
             jobs.setdefault(worker.peer, []).append(assignment)
         sends: list[Send] = []
         for peer, batch in jobs.items():
+            if order is not assignments:
+                batch.sort(key=lambda a: place[a.key])
             sends += self._run(self._workers[peer], batch)
         return sends
 
@@ -714,6 +768,7 @@ class Scheduler:
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._next.look = True
+            self._next.pythons = frozenset(w.hello.python for w in self._workers.values() if not w.draining)
             self._next.adopt = list(self._adopting)  # what another dispatcher still has a lease on
             self._work = True
         if now >= self._renew_at:

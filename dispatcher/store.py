@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from everythingfaas.pythons import Minor
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Error
 
@@ -50,6 +51,7 @@ class Claimed(Struct, frozen=True):
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
     cancelled: bool = False  #: somebody has asked to end it
+    requirements: str = ""  #: of its queue: who may run it, see `everythingfaas.pythons`
 
 
 class Ended(Struct, frozen=True):
@@ -91,6 +93,14 @@ class Begin(Struct, frozen=True):
     ago_s: float
 
 
+class Unmatched(Struct, frozen=True):
+    """What has waited for so long in a queue that no connected worker matches is to fail."""
+
+    requirements: str
+    waited_s: float
+    message: str
+
+
 @dataclass(slots=True)
 class Exchange:
     """One turn with the store."""
@@ -98,21 +108,35 @@ class Exchange:
     ended: list[Ended] = field(default_factory=list)
     released: list[Released] = field(default_factory=list)
     begun: list[Begin] = field(default_factory=list)
-    claim: int = 0  #: how many attempts may be given out
+    room: dict[Minor, int] = field(default_factory=dict)  #: how many attempts may be given out, by the workers' Python
     functions: set[str] = field(default_factory=set)  #: bytes wanted of these
     #: Attempts that a returning worker holds. What is neither adopted nor refused is another dispatcher's as long as
     #: that one's lease lasts: ask again.
     adopt: list[tuple[str, int]] = field(default_factory=list)
-    look: bool = False  #: once a second: due and expired tasks, cancellations
+    look: bool = False  #: once a second: due, expired and unmatched tasks, cancellations
+    pythons: frozenset[Minor] = frozenset()  #: of all workers, for the look
+    unmatched: list[Unmatched] = field(default_factory=list)  #: to fail
     renew: bool = False  #: this dispatcher's lease
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people
     recall: bool = False  #: after a failed exchange: list everything held, to find what was lost with it
 
     @property
+    def claim(self) -> int:
+        """How many attempts may be given out."""
+        return sum(self.room.values())
+
+    @property
     def writes_nothing(self) -> bool:
         """It only asks: whether there is something to claim, or due."""
         return not (
-            self.ended or self.released or self.begun or self.functions or self.adopt or self.renew or self.recall
+            self.ended
+            or self.released
+            or self.begun
+            or self.functions
+            or self.adopt
+            or self.renew
+            or self.recall
+            or self.unmatched
         )
 
     def __bool__(self) -> bool:
@@ -120,12 +144,13 @@ class Exchange:
             self.ended
             or self.released
             or self.begun
-            or self.claim
+            or self.room
             or self.functions
             or self.adopt
             or self.look
             or self.renew
             or self.recall
+            or self.unmatched
         )
 
 
@@ -141,6 +166,11 @@ class Exchanged:
     held: list[Claimed] | None = None  #: answer to `recall`
     stale: int = 0  #: ended attempts that were too late and changed nothing
     more: bool = False  #: fewer were claimed than asked for, and yet there are more
+    left: frozenset[Minor] = frozenset()  #: of several Pythons, those for which more is queued than they had room for
+    unmatched: list[str] | None = (
+        None  #: requirements of queued tasks that no worker of anybody matches; None: not known
+    )
+    pythons: frozenset[Minor] = frozenset()  #: of all workers of all dispatchers, where something is unmatched
     lease_lost: bool = False
 
 

@@ -341,18 +341,25 @@ STEPS = st.lists(
 )
 
 
+OLD, NEW = (3, 11), (3, 12)
+#: What the tasks of the test below require, in turn.
+MIXED = ("", "python=3.11", "python=3.11,3.12", "python=3.12", "python=unknown", "", "python=3.11", "python=3.12")
+
+
 @pytest.mark.parametrize("pulls", [False, True], ids=["push", "pull"])
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS)
-def test_whatever_is_lost_every_task_ends_once(pulls: bool, steps: list[tuple[str, int]]) -> None:
-    pair = Pair(workers=2, slots=2, pulls=pulls)
+@given(steps=STEPS, requirements=st.sampled_from([("",), MIXED]))
+def test_whatever_is_lost_every_task_ends_once(
+    pulls: bool, steps: list[tuple[str, int]], requirements: tuple[str, ...]
+) -> None:
+    pair = Pair(workers=2, slots=2, pulls=pulls, pythons=[OLD] if len(requirements) == 1 else [OLD, NEW])
     policies = [Policy(), Policy(at_most_once=True), Policy(retries=1, backoff_s=0.1), Policy(max_attempts=1)]
     results: dict[str, bytes] = {}
     for what, n in steps:
-        _one_step(pair, what, n, policies)
+        _one_step(pair, what, n, policies, requirements)
         _check(pair, results)
-    while len(pair.workers) < 2:
-        pair.start_worker()
+    for python in {OLD, NEW} - {worker.python for worker in pair.workers}:
+        pair.start_worker(python)
     pair.settle(seconds=400, until_over=True)
     _check(pair, results)
     assert all(state.is_terminal for state in states(pair)), states(pair)
@@ -611,11 +618,11 @@ def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
     assert "at most 67108864 are kept" in str(pickle.loads(row.result or b""))
 
 
-def _one_step(pair: Pair, what: str, n: int, policies: list[Policy]) -> None:
+def _one_step(pair: Pair, what: str, n: int, policies: list[Policy], requirements: tuple[str, ...]) -> None:
     worker = pair.workers[n % len(pair.workers)] if pair.workers else None
     match what:
         case "s":
-            pair.submit(policy=policies[n % len(policies)])
+            pair.submit(policy=policies[n % len(policies)], requirements=requirements[n % len(requirements)])
         case "x":
             pair.step_store()
         case "e":

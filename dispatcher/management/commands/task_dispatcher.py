@@ -89,6 +89,7 @@ class Command(BaseCommand):
             # Slots of our own have died with an earlier run: nobody comes back. Workers do.
             grace_s=0.0 if mode == "local" else LOST_AFTER_S,
             max_result_bytes=faas.max_result_bytes,
+            unmatched_s=faas.unmatched_s,
             pulls=mode == "pull",
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
