@@ -21,7 +21,8 @@ from django.core.exceptions import RequestAborted
 from api import health, moves
 from api.errors import Conflict, NotFound
 from api.functions import local_owner
-from api.mirror import DONE, Mirror
+from api.live.hub import Hub
+from api.mirror import BELL, DONE, NEWS, Mirror
 from api.models import new_id
 from api.moves import Accepted, FunctionView, Submission, TaskView
 from api.reader import Reader
@@ -58,16 +59,22 @@ class Services:
         self.subscription = Subscription(
             faas.redis_address, loop, DONE, on_message=self.waiters.told, on_change=self.waiters.look
         )
+        self.live = Hub(loop, self.link, self.subscription, (BELL, DONE, NEWS))
         self.writer = Writer(loop, Tally(f"web:{socket.gethostname()}:{faas.port}"[:64]), self._committed)
         self._owner: int | None = None
 
     async def close(self) -> None:
         """Answers what waits, writes what was accepted, and closes everything."""
-        await self.waiters.close()
+        await self.let_go()
         await self.writer.close()
         await self.reader.close()
         await self.subscription.close()
         await self.link.close()
+
+    async def let_go(self) -> None:
+        """Answers those who wait for what may take long, and closes the pages."""
+        await self.waiters.close()
+        await self.live.close()
 
     def abandon(self) -> None:
         """Refuses what waits to be written or read: there is no time left."""

@@ -32,7 +32,7 @@ from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance, Queue
 from api.tally import Tally
-from dispatcher.store import Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -109,7 +109,7 @@ class DjangoStore:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, [moves.Begun(UUID(b.task), b.attempt, now - b.ago_s) for b in exchange.begun])
+            begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun])
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
             self._count_closed(ended)
             reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
@@ -298,6 +298,10 @@ def _report(item: Ended, now: float) -> moves.Report:
         item.tail or None,
         item.dropped,
     )
+
+
+def _begun(item: Begin, now: float) -> moves.Begun:
+    return moves.Begun(UUID(item.task), item.attempt, now - item.ago_s, item.worker or None)
 
 
 def _ended(item: Ended, now: float) -> moves.Ended:

@@ -289,6 +289,7 @@ class Scheduler:
                 self._next.adopt.append(key)
         self._workers[peer] = worker
         self._work = True
+        self._renew_at = now  # with a snapshot that has it
         return [
             Send(
                 peer,
@@ -311,7 +312,7 @@ class Scheduler:
         if assignment is None or assignment.begun:
             return
         assignment.begun = True
-        self._next.begun.append(Begin(key[0], key[1], ago_s))
+        self._next.begun.append(Begin(key[0], key[1], ago_s, worker.hello.name))
 
     def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
         late = []

@@ -85,6 +85,7 @@ class Begin(Struct, frozen=True):
     task: str
     attempt: int
     ago_s: float
+    worker: str = ""
 
 
 @dataclass(slots=True)
