@@ -7,14 +7,22 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.functional import cached_property
 
 from api.models import Function, Task
+from api.pages import dashboard
 from everythingfaas.status import State
 
 #: Lists go back so many rows.
 FURTHEST = 10_000
+
+
+def live(request: HttpRequest) -> HttpResponse:
+    """`/admin/live/`: the overview, within the admin."""
+    context = admin.site.each_context(request) | dashboard(request) | {"title": "Live"}
+    return render(request, "admin/live.html", context)
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in the stubs only

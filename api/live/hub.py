@@ -169,7 +169,7 @@ class Hub:
                 page.offer(name, topic.whole())
 
     async def close(self) -> None:
-        """Closes all pages: their browsers connect to whoever comes next."""
+        """Closes all pages: their browsers connect to whoever comes next. May be called again."""
         self.closed = True
         for page in list(self._pages):
             page.close()
@@ -178,10 +178,12 @@ class Hub:
         if self._look is not None:
             self._look.cancel()
             await asyncio.wait([self._look])
+            self._look = None
         await self._logs.close()
         if self._thread is not None:
             self._thread.submit(connection.close)
             self._thread.shutdown(wait=False)
+            self._thread = None
 
     # --- looks
 
