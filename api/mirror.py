@@ -172,7 +172,7 @@ def log_key(task: UUID) -> str:
 
 
 def printed(task: UUID, attempt: int, data: bytes, dropped: int) -> list[Command]:
-    """Appends to what `task` has printed; `dropped` bytes were left out before `data`."""
+    """Appends to what `task` has printed; `dropped` bytes were left out behind `data`."""
     stream = log_key(task)
     values = ("attempt", attempt, "data", data, "dropped", dropped)
     return [("XADD", stream, "MAXLEN", "~", LOG_ENTRIES, "*", *values), ("EXPIRE", stream, TTL_S)]

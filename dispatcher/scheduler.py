@@ -23,7 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.policies import choose, failed, prefetch, verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Printed, Registration
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -39,6 +39,7 @@ from everythingfaas.wire.messages import (
     Hello,
     Job,
     Kill,
+    Log,
     NeedFunction,
     Refuse,
     Report,
@@ -67,6 +68,9 @@ KNOWN_MAX = 10_000
 #: Weight of the newest run in the running mean of how long tasks run.
 RUN_WEIGHT = 0.1
 
+#: A worker sends less of one run's output at a time; more is dropped.
+LOG_BYTES = 64 * 1024
+
 Key = tuple[str, int]
 
 
@@ -87,6 +91,7 @@ class Assignment:
     begun: bool = False
     cancelled: bool = False
     ending: bool = False  #: its end is on the way to the store
+    printed: bool = False  #: something of its output was passed on
 
     @property
     def key(self) -> Key:
@@ -158,6 +163,7 @@ class Scheduler:
         self._under_way: Exchange | None = None
         self._work = True  # there may be something to claim
         self._prefetching = True
+        self._printed: list[Printed] = []
         self._run_number = registration.epoch << 32
         self._look_at = now
         self._renew_at = now + RENEW_S
@@ -207,6 +213,11 @@ class Scheduler:
             self._work = False  # until a ring, a full claim or the next look says otherwise
         return self._under_way
 
+    def printed(self) -> list[Printed]:
+        """The output that has come in since this was asked last. To be passed on, or dropped."""
+        printed, self._printed = self._printed, []
+        return printed
+
     def _appetite(self) -> int:
         if self._prefetching:
             return sum(max(0, worker.room) for worker in self._workers.values())
@@ -255,6 +266,8 @@ class Scheduler:
                 return self._compare(worker, message)
             case Drain():
                 worker.draining = True
+            case Log():
+                self._log(worker, message)
             case Bye():
                 self._lose(worker, left=True)
         return []
@@ -313,6 +326,13 @@ class Scheduler:
             return
         assignment.begun = True
         self._next.begun.append(Begin(key[0], key[1], ago_s, worker.hello.name))
+
+    def _log(self, worker: Worker, log: Log) -> None:
+        for entry in log.entries:
+            assignment = worker.assigned.get((entry.task, entry.attempt))
+            if assignment is not None and len(entry.data) <= LOG_BYTES:
+                assignment.printed = True
+                self._printed.append(Printed(entry.task, entry.attempt, entry.data, entry.dropped))
 
     def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
         late = []
@@ -479,6 +499,8 @@ class Scheduler:
         over += [(released.task, released.attempt) for released in done.released]
         for key in over:
             assignment = self._assignments.pop(key, None)
+            if assignment is not None and assignment.printed:
+                self._printed.append(Printed(*key, b"", last=True))
             if assignment is not None and assignment.worker is not None:
                 assignment.worker.assigned.pop(key, None)
         acks: dict[bytes, list[Attempt]] = {}

@@ -88,6 +88,16 @@ class Begin(Struct, frozen=True):
     worker: str = ""
 
 
+class Printed(Struct, frozen=True):
+    """What a running attempt has printed, for those who watch it."""
+
+    task: str
+    attempt: int
+    data: bytes
+    dropped: int = 0  #: bytes left out behind it
+    last: bool = False  #: the attempt has ended, and what is kept of its output is with it
+
+
 @dataclass(slots=True)
 class Exchange:
     """One turn with the store."""

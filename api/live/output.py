@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 class Chunk(msgspec.Struct, frozen=True):
     attempt: int
     data: str  #: base64: what is printed may be anything
-    dropped: int  #: bytes left out before it
+    dropped: int  #: bytes left out behind it
 
 
 class _Watched:

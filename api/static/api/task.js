@@ -111,7 +111,7 @@ function errors() {
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 
-function show_bytes(bytes) {
+function showBytes(bytes) {
   const pre = byId("output");
   terminal.write(bytes);
   toggle(byId("no-output"), false);
@@ -126,10 +126,10 @@ function takeLog(parts, full) {
     toggle(byId("no-output"), true);
   }
   for (const chunk of parts.chunks) {
-    if (chunk.dropped) terminal.note(`… ${number(chunk.dropped)} bytes were printed too fast to be shown here …`);
     const bytes = bytesOf(chunk.data);
     printed.push(bytes);
-    show_bytes(bytes);
+    showBytes(bytes);
+    if (chunk.dropped) terminal.note(`… ${number(chunk.dropped)} bytes were printed too fast to be shown here …`);
   }
   toggle(byId("download"), printed.length > 0);
 }
@@ -162,9 +162,9 @@ async function stored(attempt) {
     const { head, tail, dropped } = await answer.json();
     if (shownOutput !== String(attempt.attempt)) return;
     terminal.clear();
-    show_bytes(bytesOf(head));
+    showBytes(bytesOf(head));
     if (dropped) terminal.note(`\n… ${number(dropped)} bytes between are not kept …`);
-    show_bytes(bytesOf(tail));
+    showBytes(bytesOf(tail));
   } else {
     terminal.clear();
   }

@@ -19,6 +19,7 @@ from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
 from dispatcher.local import LocalLink
+from dispatcher.log_writer import LogWriter
 from dispatcher.loop import DRAIN_S, FLUSH_S, Loop
 from dispatcher.scheduler import Scheduler
 from dispatcher.store import Registration
@@ -66,11 +67,14 @@ class Command(BaseCommand):
             max_result_bytes=faas.max_result_bytes,
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
-        loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
+        drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
+        logs = LogWriter(faas.redis_address)
+        loop = Loop(core, store, link, drain_s=drain_s, on_printed=logs.put)
         bell = Bell(faas.redis_address, BELL, loop.ring)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
+        logs.start()
         bell.start()
         gc.collect()
         gc.freeze()
@@ -80,6 +84,7 @@ class Command(BaseCommand):
         finally:
             bell.close()
             announcer.close()
+            logs.close()
         log.info("dispatcher %s has stopped", identity)
 
 
