@@ -22,8 +22,8 @@ from api.services import services
 
 #: Messages of pages are shorter; what is cut is no JSON.
 MAX_CHARS = 4096
-#: Closing code that tells a browser to come again: the service restarts.
-RESTART = 1012
+#: Closing code that says "come again": the service restarts. One for private use, as Daphne sends no 1012.
+RESTART = 4012
 
 
 class Said(msgspec.Struct, forbid_unknown_fields=True):
