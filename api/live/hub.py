@@ -35,6 +35,8 @@ log = logging.getLogger("api.live")
 
 #: Updates are so many seconds apart, or more.
 EVERY_S = 0.2
+#: And so many times as far apart as reading takes, so that what is slow to read does not take the machine.
+SHARE = 5
 #: Without a word from Redis the database is looked at this often: while there is none, and while there is one.
 LOOK_S = 1.0
 LOOK_ALTHOUGH_TOLD_S = 2.0
@@ -92,6 +94,7 @@ class Hub:
         self._alarm: asyncio.TimerHandle | None = None
         self._look: asyncio.Task[None] | None = None
         self._looked_at = -EVERY_S
+        self._took_s = 0.0
         self._dirty = False
         self._stale_since: float | None = None
         self.looks = 0
@@ -191,7 +194,11 @@ class Hub:
         """Something that is shown may have changed."""
         self._dirty = True
         if self._look is None and self._pages and not self.closed:
-            self._look_at(self._looked_at + EVERY_S)
+            self._look_at(self._looked_at + self._pause_s)
+
+    @property
+    def _pause_s(self) -> float:
+        return max(EVERY_S, SHARE * self._took_s)
 
     def _told(self, message: bytes) -> None:
         del message
@@ -216,7 +223,9 @@ class Hub:
         try:
             if names:
                 self.looks += 1
+                began = self._loop.time()
                 read = await self._loop.run_in_executor(self._executor(), self._read_all, names)
+                self._took_s = self._loop.time() - began
                 self._is_stale(None)
                 for name, parts in read.items():
                     self._show(name, parts)
@@ -230,8 +239,8 @@ class Hub:
             self._look = None
             if self._pages and not self.closed:
                 told = self._subscription.connected and self._stale_since is None
-                pause_s = EVERY_S if self._dirty else LOOK_ALTHOUGH_TOLD_S if told else LOOK_S
-                self._look_at(self._looked_at + pause_s)
+                pause_s = 0.0 if self._dirty else LOOK_ALTHOUGH_TOLD_S if told else LOOK_S
+                self._look_at(self._looked_at + max(pause_s, self._pause_s))
 
     def _show(self, name: str, parts: Encoded) -> None:
         topic = self._topics.get(name)

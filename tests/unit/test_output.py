@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dispatcher.store import Printed
 from everythingfaas.wire.messages import Log, LogEntry
+from tests.unit.pair import Pair
+from worker.events import OutputChunk
 from worker.output import AFTER_S, ALL_BYTES, EVERY_S, RUN_BYTES, OutputRelay
 
 KEY = ("task", 1)
@@ -87,3 +90,25 @@ def test_dropped_runs_tell_nothing(relay: OutputRelay):
     relay.printed(KEY, b"hello")
     relay.clear()
     assert relay.flush(1.0) is None
+
+
+def test_output_goes_from_a_slot_to_who_passes_it_on():
+    pair = Pair(slots=1)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    (worker,) = pair.workers
+    worker.session.slot_event(OutputChunk(0, task, 1, b"hello"), now=pair.now)
+    worker.session.slot_event(OutputChunk(0, "another", 1, b"of nobody's"), now=pair.now)
+    pair.settle(seconds=0.5, finish=False)
+    assert pair.scheduler.printed() == [Printed(task, 1, b"hello")]
+    pair.settle(seconds=0.5)
+    assert pair.scheduler.printed() == [Printed(task, 1, b"", last=True)]
+    assert pair.scheduler.printed() == []
+
+
+def test_what_a_worker_says_of_others_tasks_is_dropped():
+    pair = Pair(slots=1)
+    pair.settle(seconds=0.5)
+    (worker,) = pair.workers
+    pair.scheduler.receive(worker.peer, Log((LogEntry("another", 1, b"hello"),)), now=pair.now)
+    assert pair.scheduler.printed() == []
