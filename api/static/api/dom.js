@@ -50,7 +50,8 @@ export function ago(at) {
   const seconds = now() - at;
   if (seconds < 0) return `in ${duration(-seconds)}`;
   if (seconds < 1) return "now";
-  return `${seconds < 60 ? `${Math.floor(seconds)} s` : duration(seconds)} ago`;
+  const [size, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : seconds < 86400 ? [3600, "h"] : [86400, "d"];
+  return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
 let utc = false;
