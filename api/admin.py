@@ -44,6 +44,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """A list and a page for each row, without a form. Nobody counts the table for it."""
 
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # it counts the table for each choice of a filter
     list_per_page = 50
     paginator = BoundedPaginator
 

@@ -6,7 +6,14 @@ import uPlot from "./vendor/uplot/uPlot.esm.js";
 const HEIGHT = 168;
 const DASHES = [4, 4];
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+/** What a canvas can draw with: the style sheet's colour, as it is in the theme of the moment. */
+function colour(name) {
+  const probe = document.getElementById("overview").appendChild(document.createElement("i"));
+  probe.style.color = `var(--${name})`;
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
 
 function axes(values, size, splits) {
   const line = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
@@ -55,6 +62,8 @@ export class Charts {
     this.minutes = null;
     new ResizeObserver(() => this.resize()).observe(throughput);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.remake());
+    // The admin's own switch.
+    new MutationObserver(() => this.remake()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
 
   draw(minutes) {
