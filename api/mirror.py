@@ -1,7 +1,8 @@
 """Everything of ours in Redis: keys, channels and the commands that touch them.
 
     faas:task:{id}   hash: attempt, rank, state, and result if it is small; lives for an hour
-    faas:bell        channel: there is new work. The dispatcher looks at once, instead of within a second.
+    faas:bell        channel: there is new work, or something that runs is to be cancelled. Dispatchers look at once,
+                     instead of within a second.
     faas:done        channel: these tasks have ended, 16 bytes of id each. Who waits for one looks at once.
     faas:news        channel: something else that pages show has changed
     faas:log:{id}    stream: what a running task prints; capped, lives for an hour, and for a minute after its end
@@ -39,6 +40,10 @@ BELL: Final = "faas:bell"
 DONE: Final = "faas:done"
 NEWS: Final = "faas:news"
 LOG_CHANNEL: Final = "faas:log"
+
+#: What is published on the bell.
+NEW_WORK: Final = b""
+CANCEL: Final = b"cancel"
 
 #: Results up to this many bytes are mirrored.
 MAX_RESULT_BYTES = 64 * 1024
@@ -151,9 +156,9 @@ def ending(reply: Sequence[bytes | None]) -> Ending | None:
     return Ending(state.decode(), rest[0] if rest else None)
 
 
-def ring() -> list[Command]:
-    """Tells dispatchers that there is new work."""
-    return [("PUBLISH", BELL, b"")]
+def ring(message: bytes = NEW_WORK) -> list[Command]:
+    """Tells dispatchers that there is new work, or `CANCEL`: look which of yours are to be cancelled."""
+    return [("PUBLISH", BELL, message)]
 
 
 def announce(tasks: Iterable[UUID]) -> list[Command]:
@@ -202,6 +207,11 @@ class Mirror:
     def submitted(self, tasks: Sequence[UUID]) -> None:
         """`tasks` are committed. The bell first: somebody may be idle."""
         self._link.send([*ring(), *queued(tasks)])
+
+    def cancelled(self, ended: Sequence[Entry], *, running: bool) -> None:
+        """`ended` are committed, and of what runs something is to be killed: that first, for it costs somebody time."""
+        ids = [entry.task for entry in ended]
+        self._link.send([*(ring(CANCEL) if running else ()), *write(ended), *announce(ids)])
 
     async def ending(self, task: UUID, *, with_result: bool) -> Ending | None:
         """How `task` ended, if it has and a mirror says so."""

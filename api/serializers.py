@@ -19,8 +19,16 @@ class TextField(serializers.CharField):
         return data
 
 
+class AsItIsField(serializers.Field[Any, Any, Any, Any]):
+    """Whatever was sent, to be looked at by whoever it is for."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data
+
+
 class RegisterSerializer(serializers.Serializer[Any]):
     """`POST /register_function`."""
 
     name = TextField()
     payload = TextField()
+    policy = AsItIsField(required=False, allow_null=True, default=None)

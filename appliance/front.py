@@ -12,7 +12,7 @@ import sys
 from appliance.console import tell
 from appliance.folder import DataFolder
 from appliance.guard import Appliance, run_guarded
-from appliance.plan import build_plan, check_mode
+from appliance.plan import build_plan
 from appliance.ports import check_ports
 from everythingfaas.errors import FaasError
 from everythingfaas.settings import Settings, is_loopback
@@ -21,7 +21,6 @@ from everythingfaas.settings import Settings, is_loopback
 def main(arguments: list[str]) -> int:
     try:
         settings = Settings.from_env(os.environ)
-        check_mode(settings)
         folder = DataFolder(settings.data_dir)
         return run_guarded(folder, lambda: _prepare(settings, folder, arguments[0] if arguments else None))
     except FaasError as error:

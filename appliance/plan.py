@@ -11,34 +11,23 @@ from dataclasses import replace
 from appliance.folder import DataFolder
 from appliance.lifecycle import ProcessSpec, Role
 from appliance.valkey import choose_socket, say_goodbye, server_command
-from everythingfaas.errors import ConfigurationError
-from everythingfaas.settings import Settings, as_environment, authority
-
-#: The modes whose commands this version has. A mode that is added here is offered.
-MODES_OF_THIS_VERSION = ("local",)
+from everythingfaas.settings import Settings, as_environment, authority, dispatcher_address, variable
 
 # -P keeps the folder that the user stands in off our own processes' path: a file of theirs called worker.py or
 # api/ is meant for their functions, and must not be what we import.
 _PYTHON = (sys.executable, "-P")
-
-
-def check_mode(settings: Settings) -> None:
-    """Refuse a mode that is to come.
-
-    Raises:
-        ConfigurationError: the mode is not one of this version.
-    """
-    if settings.mode not in MODES_OF_THIS_VERSION:
-        raise ConfigurationError(
-            f"FAAS_MODE={settings.mode} is not in this version yet: expected {' or '.join(MODES_OF_THIS_VERSION)}"
-        )
+#: In the folder of keys: the key of the worker that is started beside the dispatcher.
+OWN_KEY = "local.key"
+#: Settings that a worker process is told.
+_OF_WORKERS = ("data_dir", "log_level", "max_result_bytes")
 
 
 def build_plan(settings: Settings, folder: DataFolder, then: str | None) -> list[ProcessSpec]:
     """The processes in the order of their start.
 
-    They stop in another: the web first, which finishes its requests; then the dispatcher, which gives no more
-    work out; then the workers; and Redis when nobody speaks to it any more.
+    They stop in another: the web first, which finishes its requests; then the workers, which give back what has
+    not begun and deliver the rest; then the dispatcher, to which they delivered it; and Redis when nobody speaks
+    to it any more.
     """
     environ = os.environ | as_environment(settings) | {"DJANGO_SETTINGS_MODULE": "faas_project.settings"}
     redis = []
@@ -47,6 +36,8 @@ def build_plan(settings: Settings, folder: DataFolder, then: str | None) -> list
         environ["FAAS_REDIS_URL"] = settings.redis_address
     plan = [*redis, _migrate(environ), _web(environ), _dispatcher(settings, environ)]
     if settings.mode != "local":
+        if not settings.dispatcher_is_private:
+            plan.insert(len(redis), _worker_key(settings, environ))
         plan.append(_worker(settings, environ))
     plan.append(_probe(settings, environ))
     if then is not None:
@@ -85,18 +76,33 @@ def _web(environ: Mapping[str, str]) -> ProcessSpec:
 
 
 def _dispatcher(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
-    command = [*_PYTHON, "-m", "django", "task_dispatcher", "-m", settings.mode, "-w", str(settings.workers)]
-    if settings.mode != "local":
+    command = [*_PYTHON, "-m", "django", "task_dispatcher", "-m", settings.mode]
+    if settings.mode == "local":
+        command += ["-w", str(settings.workers)]
+    else:
         command += ["-p", str(settings.dispatcher_port)]
     if settings.task_deadline is not None:
         command += ["--task-deadline", str(settings.task_deadline)]
-    return ProcessSpec("dispatcher", tuple(command), environ, stop_rank=1, stop_share=3)
+    return ProcessSpec("dispatcher", tuple(command), environ, stop_rank=2, stop_share=3)
+
+
+def _worker_key(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
+    key = settings.keys_folder / OWN_KEY
+    script = "from everythingfaas.cli import main; main()"
+    command = (*_PYTHON, "-c", script, "worker-key", "create", "local", "--file", str(key), "--if-missing")
+    return ProcessSpec("worker-key", command, environ, Role.STEP)
 
 
 def _worker(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
-    address = f"tcp://{authority(settings.dispatcher_bind, settings.dispatcher_port)}"
-    command = (*_PYTHON, "-m", "django", f"{settings.mode}_worker", str(settings.workers), address)
-    return ProcessSpec("worker", command, environ, stop_rank=2)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.dispatcher_bind, settings.dispatcher_bind)  # noqa: S104
+    address = dispatcher_address(host, settings.dispatcher_port)
+    command = (*_PYTHON, "-m", "worker", settings.mode, str(settings.workers), address)
+    # It runs functions, and needs neither the database nor Redis: so it has not got the way to them.
+    needed = {variable(name) for name in _OF_WORKERS}
+    ours = {name: value for name, value in environ.items() if not name.startswith("FAAS_") or name in needed}
+    if not settings.dispatcher_is_private:
+        ours["FAAS_WORKER_KEY"] = str(settings.keys_folder / OWN_KEY)
+    return ProcessSpec("worker", command, ours, stop_rank=1, stop_share=3)
 
 
 def _probe(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:

@@ -17,7 +17,7 @@ def check_ports(settings: Settings) -> None:
         ConfigurationError: one cannot be had.
     """
     _check(settings.listen, settings.port, "listen", "port")
-    if settings.mode != "local":
+    if settings.mode != "local" and not settings.dispatcher_bind.startswith("ipc://"):
         _check(settings.dispatcher_bind, settings.dispatcher_port, "dispatcher_bind", "dispatcher_port")
 
 

@@ -32,7 +32,8 @@ from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance, Queue
 from api.tally import Tally
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.policies import as_cancelled, is_loss
+from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -110,6 +111,8 @@ class DjangoStore:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
             begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun])
+            if any(map(is_loss, exchange.ended)):
+                self._cancel_losses(cursor, exchange)
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
             self._count_closed(ended)
             reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
@@ -134,6 +137,14 @@ class DjangoStore:
         answer.stale = len(exchange.ended) - len(ended)
         self._announce(exchange, begun, ended, dropped)
         return answer
+
+    def _cancel_losses(self, cursor: Any, exchange: Exchange) -> None:
+        """A loss ends what was to be cancelled as that, even if this dispatcher has not looked since."""
+        asked = {(str(task), attempt) for task, attempt in moves.cancel_requests(cursor, self._dispatcher)}
+        exchange.ended = [
+            as_cancelled(item) if is_loss(item) and (item.task, item.attempt) in asked else item
+            for item in exchange.ended
+        ]
 
     def _anything_to_do(self, now: float) -> bool:
         """Whether a look, which nobody has rung for, finds anything: reading takes no lock and makes no commit."""
@@ -164,11 +175,12 @@ class DjangoStore:
         wanted = {key: attempt for key in exchange.adopt if (attempt := _attempt(key)) is not None}
         adopted = moves.adopt(cursor, self._dispatcher, wanted.values())
         found = {(item.task, item.attempt): item for item in adopted}
+        others = moves.current(cursor, {attempt for attempt in wanted.values() if attempt not in found})
         for key in exchange.adopt:
             item = found.get(wanted[key]) if key in wanted else None
             if item is not None:
                 answer.adopted.append(_held(item))
-            else:
+            elif wanted.get(key) not in others:
                 answer.refused.append(key)
 
     def _count_closed(self, closed: list[moves.Closed]) -> None:
@@ -245,7 +257,13 @@ class Announcer:
 def _policy(text: str | None, at_most_once: bool, max_attempts: int) -> Policy:
     fields = json.loads(text) if text else {}
     return Policy(
-        at_most_once, max_attempts, int(fields.get("retries", 0)), float(fields.get("backoff_s", Policy().backoff_s))
+        at_most_once,
+        max_attempts,
+        int(fields.get("retries", 0)),
+        float(fields.get("backoff_s", DEFAULT_POLICY.backoff_s)),
+        tuple(fields.get("retry_on") or ()),
+        bool(fields.get("fresh_process", False)),
+        fields.get("memory_limit_mb"),
     )
 
 
@@ -277,6 +295,7 @@ def _held(item: moves.Held) -> Claimed:
         item.deaths,
         item.failures,
         begun=item.begun,
+        cancelled=item.cancel_requested,
     )
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import sys
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
-import dill
 import zmq
 
 from dispatcher.scheduler import Send
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import FromWorker
+from worker.identity import identity
 from worker.pool import SlotPool
-from worker.session import Action, Identity, KillSlot, Reconnect, StartJob, Stop, WorkerSession
+from worker.session import Action, Ask, KillSlot, Reconnect, StartJob, Stop, WorkerSession
 from worker.session import Send as ToDispatcher
 from worker.slots import SlotLimits
 
@@ -27,6 +23,8 @@ PEER = b"local"
 
 class LocalLink:
     """A link to one worker in this process. Messages pass as they are, unencoded."""
+
+    ends_with_us = True
 
     def __init__(self, slots: int, *, folder: Path, limits: SlotLimits, now: float) -> None:
         self._slots = slots
@@ -48,10 +46,14 @@ class LocalLink:
         self._inbound.clear()
         return received
 
-    def send(self, sends: Iterable[Send], now: float) -> bool:
+    def send(self, sends: Iterable[Send], now: float) -> list[Send]:
         for send in sends:
             self._perform(self._session.receive(send.message, now=now), now)
         self._perform(self._session.flush(now=now), now)
+        return []
+
+    @property
+    def has_answers(self) -> bool:
         return bool(self._inbound)
 
     def next_deadline(self) -> float:
@@ -77,12 +79,7 @@ class LocalLink:
                     self._pool.run(action.job, action.slot, now)
                 case KillSlot():
                     self._pool.kill(action.slot, action.outcome, now)
-                case Reconnect() | Stop():
-                    # There is no socket to renew, and it is the dispatcher that stops us, not the other way round.
+                case Ask() | Reconnect() | Stop():
+                    # It is sent to without asking, there is no socket to renew, and it is the dispatcher that
+                    # stops us, not the other way round.
                     continue
-
-
-def identity(slots: int) -> Identity:
-    """Who this process is as a worker."""
-    name = f"{platform.node()}:{os.getpid()}"
-    return Identity(uuid4().hex, name, platform.node(), os.getpid(), sys.version_info[:2], str(dill.__version__), slots)

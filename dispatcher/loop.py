@@ -7,14 +7,11 @@ any thread. All that decides stands in `dispatcher.scheduler`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -24,6 +21,7 @@ import zmq
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.errors import StoreUnavailable
+from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
 
 log = logging.getLogger("dispatcher")
@@ -46,11 +44,18 @@ class Link(Protocol):
     def receive(self, now: float) -> Iterable[tuple[bytes, FromWorker]]:
         """What has come in. Does not block."""
 
-    def send(self, sends: Iterable[Send], now: float) -> bool:
-        """Sends. Does not block. True if an answer is there already, as it may be in this process."""
+    def send(self, sends: Iterable[Send], now: float) -> list[Send]:
+        """Sends. Does not block. Returns what cannot be handed over: its peer is gone, or takes nothing."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether `receive` has something already, as it may after `send` where workers are in this process."""
 
     def next_deadline(self) -> float:
         """When `receive` has something to do although nothing came in."""
+
+    #: Whether the workers end with this process.
+    ends_with_us: bool
 
     def drain(self, now: float) -> None:
         """Workers that end with this process: give back what has not begun."""
@@ -59,25 +64,6 @@ class Link(Protocol):
         """Workers that end with this process: end what runs, now."""
 
     def close(self) -> None: ...
-
-
-class Waker:
-    """Wakes a poller from another thread."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        # Closed with the last who could still wake, and not before: the number may be another file's by then.
-        weakref.finalize(self, os.close, self._fd)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def wake(self) -> None:
-        os.eventfd_write(self._fd, 1)
-
-    def clear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._fd)
 
 
 class StoreThread:
@@ -166,11 +152,17 @@ class Loop:
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._rung = False
+        self._asked_to_look = False
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
+        self._waker.wake()
+
+    def look(self) -> None:
+        """Somebody wants a running task ended: the store says which. From any thread."""
+        self._asked_to_look = True
         self._waker.wake()
 
     def stop(self) -> None:
@@ -206,8 +198,13 @@ class Loop:
             self._turn(poller, until=drained_by)
         self._link.kill(self._clock())
         flushed_by = self._clock() + FLUSH_S
-        while not self._core.is_idle and self._clock() < flushed_by:
+        while not self._is_flushed and self._clock() < flushed_by:
             self._turn(poller, until=flushed_by)
+
+    @property
+    def _is_flushed(self) -> bool:
+        """What workers elsewhere still run, they go on with, and deliver to the next dispatcher."""
+        return self._core.is_idle if self._link.ends_with_us else self._core.is_written
 
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
         wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
@@ -229,10 +226,13 @@ class Loop:
         if self._rung:
             self._rung = False
             self._core.ring()
+        if self._asked_to_look:
+            self._asked_to_look = False
+            self._core.look()
         sends += self._core.expire(now=now)
         while sends:
-            answered_at_once = self._link.send(sends, now)
-            sends = self._received(now) if answered_at_once else []
+            self._core.unsent(self._link.send(sends, now))
+            sends = self._received(now) if self._link.has_answers else []
         printed = self._core.printed()
         if printed and self._on_printed is not None:
             self._on_printed(printed)

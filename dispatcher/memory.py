@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from dispatcher.policies import as_cancelled, is_loss
 from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from everythingfaas.failures import TaskCancelled, dump
 from everythingfaas.status import Event, State, check_move
 
 
@@ -67,6 +69,8 @@ class MemoryStore:
         for begin in exchange.begun:
             self._begin(begin)
         for ended in exchange.ended:
+            if is_loss(ended) and self.tasks[ended.task].cancel_requested:
+                ended = as_cancelled(ended)  # noqa: PLW2901
             if not self._end(ended, ended.event):
                 answer.stale += 1
             else:
@@ -124,6 +128,7 @@ class MemoryStore:
             row.deaths,
             row.failures,
             begun=row.begun_attempt == row.attempt,
+            cancelled=row.cancel_requested,
         )
 
     def _begin(self, begin: Begin) -> None:
@@ -150,17 +155,25 @@ class MemoryStore:
 
     def _release(self, released: Released) -> None:
         row = self.tasks[released.task]
+        # What somebody has asked to end is not begun once more.
+        event = Event.CANCEL if row.cancel_requested else Event.REQUEUE
         if released.ended is not None:
-            if self._end(released.ended, Event.REQUEUE):
-                self._queue.append(row.task)
+            if self._end(released.ended, event):
+                self._reopened(row)
             return
         if row.state is not State.RUNNING or row.attempt != released.attempt:
             return
-        if row.policy.at_most_once:
+        if row.policy.at_most_once and event is Event.REQUEUE:
             row.starts -= 1
-        self._move(row, Event.REQUEUE)
+        self._move(row, event)
         self._given.pop(row.task, None)
-        self._queue.append(row.task)
+        self._reopened(row)
+
+    def _reopened(self, row: MemoryTask) -> None:
+        if row.state is State.QUEUED:
+            self._queue.append(row.task)
+        else:
+            row.result = dump(TaskCancelled("cancelled"))
 
     def _move(self, row: MemoryTask, event: Event) -> None:
         row.state = check_move(row.state, event)

@@ -6,17 +6,24 @@ import signal
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from dispatcher.store import Claimed, Ended, Released
+from msgspec.structs import replace
+
+from dispatcher.store import Claimed, Ended, Policy, Released
 from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Report
 
 #: So many deaths of its own process, and a task is poison: FAILED, whatever its policy allows.
 MAX_DEATHS = 3
-#: Work that a worker gets beyond its slots lasts about this long: it covers the way to the database and back.
+#: Work that a worker gets beyond its slots lasts at least so long: it covers the way to the database and back,
 PREFETCH_S = 0.005
+#: where that takes longer, so many turns with the store: one that ends tasks, one that claims, one for the way.
+PREFETCH_TURNS = 3
 #: And is never more than so many tasks for each slot.
-PREFETCH_MAX = 16
+PREFETCH_MAX = 128
+#: Of tasks that are shorter than this each slot gets at least the next one.
+NEXT_S = 0.25
+_LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
 
@@ -29,7 +36,7 @@ class Load(Protocol):
     @property
     def load(self) -> int: ...
     @property
-    def draining(self) -> bool: ...
+    def takes(self) -> bool: ...
 
 
 L = TypeVar("L", bound=Load)
@@ -43,27 +50,34 @@ def choose(workers: Iterable[L]) -> L | None:
 
     >>> choose([])
     """
-    return min((worker for worker in workers if not worker.draining), key=lambda w: w.load / w.slots, default=None)
+    return min((worker for worker in workers if worker.takes), key=lambda w: w.load / w.slots, default=None)
 
 
-def prefetch(slots: int, run_s: float) -> int:
-    """How many tasks a worker gets beyond its slots when tasks run for `run_s` on average.
+def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
+    """How many tasks a worker gets beyond its slots when tasks run for `run_s` on average, and a turn with the store
+    takes `turn_s`.
 
-    Short tasks travel many at a time, so that no slot waits for a commit; a task that outlasts the way to
-    the database is never sent ahead, where it would wait behind another although a slot elsewhere is free.
+    Short tasks travel many at a time, so that no slot waits for a commit. A long one is not sent ahead, where it
+    would wait behind another although a slot elsewhere is free; and if what was sent ahead waits behind a task that
+    is longer than the average, the worker gives it back (`worker.session.STALL_S`).
 
-    >>> prefetch(4, 0.5), prefetch(4, 0.001), prefetch(4, 0.0001)
-    (0, 20, 64)
+    >>> prefetch(4, 0.5), prefetch(4, 0.2), prefetch(4, 0.001), prefetch(4, 0.001, turn_s=0.01)
+    (0, 4, 20, 120)
     """
-    return min(int(slots * PREFETCH_S / max(run_s, 1e-6)), slots * PREFETCH_MAX)
+    ahead_s = max(PREFETCH_S, PREFETCH_TURNS * turn_s)
+    wanted = int(slots * ahead_s / max(run_s, 1e-6))
+    if run_s < NEXT_S:
+        wanted = max(wanted, slots)
+    return min(wanted, slots * PREFETCH_MAX)
 
 
-def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> Ended | Released:
+def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool, chance: float = 0.0) -> Ended | Released:
     """What becomes of `task` after an attempt that ended as `report` says.
 
     Args:
         worker: its name, for the record.
         cancelled: somebody has asked to end the task.
+        chance: from 0 to 1, a different one each time: spreads retries that would come all at once.
     """
     outcome = report.outcome
     starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
@@ -105,12 +119,12 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
             f"function exceeded deadline of {task.deadline_s:g} s" if task.deadline_s else "exceeded deadline"
         )
     if raised:
-        if task.failures < task.policy.retries and not task.policy.at_most_once:
+        if task.failures < task.policy.retries and not task.policy.at_most_once and _is_retried(task.policy, report):
             return Released(
                 ended(Event.POSTPONE, b"", _summary(report)),
                 task.task,
                 task.attempt,
-                min(task.policy.backoff_s * 2.0 ** min(task.failures, 64), BACKOFF_MAX_S),
+                backoff(task.policy, task.failures, chance),
             )
         return ended(Event.FAIL, report.result.data, _summary(report))
     if not report.begun:
@@ -123,6 +137,36 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
     if starts >= task.policy.max_attempts:
         return give_up(f"{what}; that was attempt {starts} of {task.policy.max_attempts}")
     return Released(ended(Event.REQUEUE, b"", f"WorkerFailure: {what}"), task.task, task.attempt)
+
+
+def is_loss(ended: Ended) -> bool:
+    """Whether the task fails because of what happened to its attempt, and not by what the function did."""
+    return ended.event is Event.FAIL and ended.outcome in _LOSSES
+
+
+def as_cancelled(ended: Ended) -> Ended:
+    """The same end of a task that somebody has asked to cancel, of which the dispatcher had not heard yet."""
+    result = dump(TaskCancelled("the task was cancelled"))
+    return replace(ended, event=Event.CANCEL, result=result, summary="TaskCancelled")
+
+
+def backoff(policy: Policy, failures: int, chance: float) -> float:
+    """How long a retry waits after `failures` earlier ones: the back-off, doubled for each, and up to half as much
+    again by chance.
+
+    >>> policy = Policy(backoff_s=2.0)
+    >>> backoff(policy, 0, 0.0), backoff(policy, 3, 0.0), backoff(policy, 3, 1.0), backoff(policy, 99, 0.0)
+    (2.0, 16.0, 24.0, 3600.0)
+    """
+    return min(policy.backoff_s * 2.0 ** min(failures, 64), BACKOFF_MAX_S) * (1.0 + chance / 2.0)
+
+
+def _is_retried(policy: Policy, report: Report) -> bool:
+    """Whether what was raised is named by `retry_on`, with or without its module."""
+    if not policy.retry_on:
+        return True
+    name = report.error.type_name if report.error else ""
+    return name in policy.retry_on or name.rpartition(".")[2] in policy.retry_on
 
 
 def failed(task: Claimed, message: str) -> Ended:
@@ -147,7 +191,7 @@ def describe(outcome: Outcome, report: Report) -> str:
     if outcome is Outcome.LOST:
         return "worker lost while the function ran"
     if outcome is Outcome.MEMORY:
-        return "process killed for using more memory than it may"
+        return report.error.message if report.error else "process killed for using more memory than it may"
     if report.exit_signal is not None:
         return f"process died of signal {report.exit_signal} ({signal_name(report.exit_signal)})"
     return f"process ended with exit code {report.exit_code} before the function returned"

@@ -15,7 +15,8 @@ Three rules keep it right whatever is lost on the way:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,7 @@ from everythingfaas.wire.messages import (
     Kill,
     Log,
     NeedFunction,
+    Pull,
     Refuse,
     Report,
     Result,
@@ -65,8 +67,11 @@ GAP_S = 2.0
 KEEP_BYTES = 64 * 1024 * 1024
 #: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
 KNOWN_MAX = 10_000
-#: Weight of the newest run in the running mean of how long tasks run.
+#: Weight of the newest run in the running mean of how long tasks run, and of the newest turn with the store.
 RUN_WEIGHT = 0.1
+TURN_WEIGHT = 0.2
+#: How long tasks run on a worker that has not run any.
+UNKNOWN_RUN_S = 1.0
 
 #: A worker sends less of one run's output at a time; more is dropped.
 LOG_BYTES = 64 * 1024
@@ -106,11 +111,18 @@ class Worker:
     hello: Hello
     heard_at: float
     beat_at: float
-    run_s: float = 0.05
+    run_s: float | None = None  #: how long tasks run on average; None: it has not run any
+    ahead: int = 0  #: how many attempts it gets beyond its slots
+    stalled: bool = False  #: it has given back what waited behind a long task
     draining: bool = False
+    blocked: bool = False  #: the last `Run` for it could not be sent, and it has said nothing since
+    confirmed: bool = False  #: it has said something after its Welcome, so it hears us
+    credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
+    pulled: int = 0  #: number of its last `Pull`
     assigned: dict[Key, Assignment] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     last_run: int = 0
+    told_run: int = 0  #: number of the last `Run` at the last heartbeat
     welcomed: int = 0
     load: int = 0  #: assigned attempts that have not ended
 
@@ -119,12 +131,33 @@ class Worker:
         return self.hello.slots
 
     @property
+    def takes(self) -> bool:
+        """Whether it may be sent anything now."""
+        return self.confirmed and not self.blocked and not self.draining and self.credit != 0
+
+    @property
     def room(self) -> int:
-        return 0 if self.draining else self.slots + prefetch(self.slots, self.run_s) - self.load
+        return self._granted(self.slots + self.ahead - self.load)
 
     @property
     def free(self) -> int:
-        return 0 if self.draining else max(0, self.slots - self.load)
+        return self._granted(max(0, self.slots - self.load))
+
+    def _granted(self, wanted: int) -> int:
+        if self.draining or self.blocked or not self.confirmed:
+            return 0
+        return wanted if self.credit is None else min(wanted, self.credit)
+
+    def ran(self, elapsed_s: float) -> None:
+        """A run has ended."""
+        known = self.run_s
+        self.run_s = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
+        self.stalled = False
+
+    def look_ahead(self, turn_s: float) -> None:
+        """Decides anew how many attempts it gets beyond its slots."""
+        run_s = UNKNOWN_RUN_S if self.run_s is None else self.run_s
+        self.ahead = 0 if self.stalled else prefetch(self.slots, run_s, turn_s)
 
     def take(self, assignment: Assignment) -> None:
         assignment.worker = self
@@ -147,8 +180,12 @@ class Scheduler:
         task_deadline_s: float | None = None,
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
+        pulls: bool = False,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._me = registration
+        self._pulls = pulls
+        self._chance = chance
         self._task_deadline_s = task_deadline_s
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
@@ -168,11 +205,14 @@ class Scheduler:
         self._look_at = now
         self._renew_at = now + RENEW_S
         self._turn_at = now
+        self._asked_at = now
+        self._turn_s = 0.0  # how long a turn with the store takes
         self._stopping = False
         self._orphans: dict[Key, Assignment] = {}
         self._grace_until = now + grace_s
         self._heads = registration.slots
         self.stale = 0  #: results that came too late
+        self.impostors = 0  #: workers that came under the name of another one
         self.lease_lost = False  #: another process has taken this dispatcher's row: stop
         for claimed in registration.held:
             assignment = self._assignment(claimed)
@@ -188,8 +228,13 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Nothing is given out, and nothing waits to be written."""
+        return not self._assignments and self.is_written
+
+    @property
+    def is_written(self) -> bool:
+        """All that has been heard is committed."""
         waiting = self._next.ended or self._next.released or self._next.begun
-        return not self._assignments and not waiting and self._under_way is None
+        return not waiting and self._under_way is None
 
     def next_deadline(self) -> float:
         """When `expire` has something to do, if nothing else happens before."""
@@ -209,6 +254,7 @@ class Scheduler:
         if not self._next:
             return None
         self._under_way, self._next = self._next, Exchange()
+        self._asked_at = self._turn_at
         if self._under_way.claim:
             self._work = False  # until a ring, a full claim or the next look says otherwise
         return self._under_way
@@ -220,6 +266,8 @@ class Scheduler:
 
     def _appetite(self) -> int:
         if self._prefetching:
+            for worker in self._workers.values():
+                worker.look_ahead(self._turn_s)
             return sum(max(0, worker.room) for worker in self._workers.values())
         return sum(worker.free for worker in self._workers.values())
 
@@ -250,6 +298,7 @@ class Scheduler:
         if worker is None:
             return [] if isinstance(message, Bye) else [Send(peer, Refuse("unknown worker", again=True))]
         worker.heard_at = now
+        self._hears_us(worker)
         match message:
             case Begun():
                 for start in message.starts:
@@ -257,13 +306,16 @@ class Scheduler:
             case Result():
                 return self._reports(worker, message.reports)
             case Returned():
-                worker.draining = True
+                worker.draining = worker.draining or message.leaving
+                worker.stalled = not message.leaving
                 for attempt in message.attempts:
                     self._unbegun(worker, (attempt.task, attempt.attempt))
             case NeedFunction():
                 return self._needs(worker, message.functions)
             case Heartbeat():
                 return self._compare(worker, message)
+            case Pull():
+                self._pulled(worker, message)
             case Drain():
                 worker.draining = True
             case Log():
@@ -277,16 +329,27 @@ class Scheduler:
             return [Send(peer, Refuse(f"this dispatcher speaks protocol {PROTOCOL}, you speak {hello.protocol}"))]
         if hello.slots < 1:
             return [Send(peer, Refuse("a worker needs at least one slot"))]
-        known = self._workers.get(peer)
+        if hello.pulls != self._pulls:
+            ours, theirs = ("pull", "push") if self._pulls else ("push", "pull")
+            reason = f"this dispatcher serves {ours} workers; start a {ours} worker, not a {theirs} one"
+            return [Send(peer, Refuse(reason))]
+        known = self._workers.get(peer) or self._under_another_peer(hello)
+        if known is not None and (known.hello.worker, known.hello.secret) != (hello.worker, hello.secret):
+            self.impostors += 1
+            return [Send(peer, Refuse("another worker goes by that name"))]
         if known is not None and hello.number <= known.hello.number:
             return []  # late or doubled: what it says is no longer so
         self._run_number += 1
-        worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
-        worker.welcomed = self._run_number
+        # A worker that says Hello again and again hears no Welcome: as if it said nothing.
+        heard_at = known.heard_at if known is not None and not known.confirmed else now
+        worker = Worker(peer, hello, heard_at=heard_at, beat_at=now + HEARTBEAT_S)
+        worker.welcomed = worker.told_run = self._run_number
+        worker.credit = 0 if hello.pulls else None
         held = dict.fromkeys((attempt.task, attempt.attempt) for attempt in hello.held)
         if hello.generation not in (0, self._me.generation):
             held = {}  # of a database that is no more: the Welcome makes the worker drop it all
         if known is not None:
+            self._move(known.peer, peer)
             worker.last_run = known.last_run
             for key, assignment in list(known.assigned.items()):
                 if key not in held:
@@ -297,11 +360,11 @@ class Scheduler:
             if orphan is not None:
                 orphan.sent_in = worker.welcomed
                 worker.take(orphan)
-            elif key not in self._assignments and key not in self._adopting:
-                self._adopting[key] = peer
-                self._next.adopt.append(key)
+            elif key not in self._assignments:
+                if key not in self._adopting:
+                    self._next.adopt.append(key)
+                self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
         self._workers[peer] = worker
-        self._work = True
         self._renew_at = now  # with a snapshot that has it
         return [
             Send(
@@ -319,6 +382,42 @@ class Scheduler:
                 ),
             )
         ]
+
+    def _hears_us(self, worker: Worker) -> None:
+        if worker.blocked or not worker.confirmed:
+            worker.blocked, worker.confirmed = False, True
+            self._work = True
+
+    def _under_another_peer(self, hello: Hello) -> Worker | None:
+        """This very worker, on the connection that it had before."""
+        return next((worker for worker in self._workers.values() if worker.hello.worker == hello.worker), None)
+
+    def _move(self, old: bytes, new: bytes) -> None:
+        """A worker has taken a new connection."""
+        if old == new:
+            return
+        del self._workers[old]
+        self._acks = {key: new if peer == old else peer for key, peer in self._acks.items()}
+        self._adopting = {key: new if peer == old else peer for key, peer in self._adopting.items()}
+        self._early = {key: (new if peer == old else peer, report) for key, (peer, report) in self._early.items()}
+
+    def _pulled(self, worker: Worker, pull: Pull) -> None:
+        if worker.credit is not None and pull.number > worker.pulled:
+            worker.pulled = pull.number
+            worker.credit = max(0, pull.take)
+            self._work = True
+
+    def unsent(self, sends: Iterable[Send]) -> None:
+        """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
+        for send in sends:
+            worker = self._workers.get(send.peer)
+            if worker is not None and isinstance(send.message, Function):
+                worker.functions.discard(send.message.function)
+            if worker is None or not isinstance(send.message, Run):
+                continue  # heartbeats find out what else was lost
+            worker.blocked = True  # or it would be claimed for and sent to again at once, and so on
+            for job in send.message.jobs:
+                self._unbegun(worker, (job.task, job.attempt))
 
     def _begun(self, worker: Worker, key: Key, ago_s: float) -> None:
         assignment = worker.assigned.get(key)
@@ -353,7 +452,7 @@ class Scheduler:
         if assignment.ending:
             return  # said before; the acknowledgement follows the commit
         if report.begun:
-            worker.run_s += RUN_WEIGHT * (report.elapsed_s - worker.run_s)
+            worker.ran(report.elapsed_s)
         self._end(assignment, report, worker.hello.name)
 
     def _end(self, assignment: Assignment, report: Report, worker: str) -> None:
@@ -363,6 +462,7 @@ class Scheduler:
             report,
             worker=worker,
             cancelled=assignment.cancelled,
+            chance=self._chance(),
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -471,6 +571,7 @@ class Scheduler:
         done = self._under_way
         assert done is not None, "an answer without a question"
         self._under_way = None
+        self._turn_s += TURN_WEIGHT * (now - self._asked_at - self._turn_s)
         self.stale += answer.stale
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):
@@ -524,6 +625,8 @@ class Scheduler:
     def _adopted(self, answer: Exchanged) -> list[Send]:
         sends = []
         for claimed in answer.adopted:
+            if (claimed.task, claimed.attempt) not in self._adopting:
+                continue  # asked for twice
             assignment = self._assignment(claimed)
             worker = self._workers.get(self._adopting.pop(assignment.key, b""))
             self._assignments[assignment.key] = assignment
@@ -566,6 +669,8 @@ class Scheduler:
         sends: list[Send] = []
         self._run_number += 1
         worker.last_run = self._run_number
+        if worker.credit is not None:
+            worker.credit = 0  # a question has one answer
         for assignment in batch:
             assignment.sent_in = self._run_number
             name = assignment.task.function
@@ -577,7 +682,7 @@ class Scheduler:
     def _assignment(self, task: Claimed) -> Assignment:
         if task.deadline_s is None and self._task_deadline_s is not None:
             task = replace(task, deadline_s=self._task_deadline_s)
-        return Assignment(task, begun=task.begun)
+        return Assignment(task, begun=task.begun, cancelled=task.cancelled)
 
     def _job(self, task: Claimed) -> Job:
         return Job(
@@ -587,7 +692,8 @@ class Scheduler:
             Blob(task.payload),
             task.owner,
             task.deadline_s,
-            fresh=task.deaths > 0,
+            fresh=task.deaths > 0 or task.policy.fresh_process,
+            memory_limit_mb=task.policy.memory_limit_mb,
         )
 
     # --- time, bell, the end
@@ -595,6 +701,11 @@ class Scheduler:
     def ring(self) -> None:
         """There is new work."""
         self._work = True
+
+    def look(self) -> None:
+        """Look at the store with the next exchange, and not only when it is due: something is to be cancelled."""
+        self._next.look = True
+        self._work = True  # what a look finds due is claimed with it
 
     def cancel(self, key: Key) -> list[Send]:
         """Somebody wants this running attempt ended."""
@@ -619,12 +730,14 @@ class Scheduler:
                 self._lose(worker)
             elif now >= worker.beat_at:
                 worker.beat_at = now + HEARTBEAT_S
-                sends.append(Send(worker.peer, Heartbeat(seen=worker.last_run)))
+                sends.append(Send(worker.peer, Heartbeat(seen=worker.told_run, asked=worker.pulled)))
+                worker.told_run = worker.last_run
         if self._orphans and now >= self._grace_until:
             self._abandon_orphans()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._next.look = True
+            self._next.adopt = list(self._adopting)  # what another dispatcher still has a lease on
             self._work = True
         if now >= self._renew_at:
             self._renew_at = now + RENEW_S

@@ -27,6 +27,9 @@ class Policy(Struct, frozen=True):
     max_attempts: int = 3  #: limits `starts`
     retries: int = 0  #: how often a function that raised is tried again
     backoff_s: float = 1.0  #: before the first such retry, doubled each time
+    retry_on: tuple[str, ...] = ()  #: names of the exceptions that are tried again; none: all
+    fresh_process: bool = False  #: each run in a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all processes of a run may use together
 
 
 DEFAULT_POLICY = Policy()
@@ -46,6 +49,7 @@ class Claimed(Struct, frozen=True):
     deaths: int = 0
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
+    cancelled: bool = False  #: somebody has asked to end it
 
 
 class Ended(Struct, frozen=True):
@@ -107,7 +111,9 @@ class Exchange:
     begun: list[Begin] = field(default_factory=list)
     claim: int = 0  #: how many attempts may be given out
     functions: set[str] = field(default_factory=set)  #: bytes wanted of these
-    adopt: list[tuple[str, int]] = field(default_factory=list)  #: attempts that a returning worker holds
+    #: Attempts that a returning worker holds. What is neither adopted nor refused is another dispatcher's as long as
+    #: that one's lease lasts: ask again.
+    adopt: list[tuple[str, int]] = field(default_factory=list)
     look: bool = False  #: once a second: due and expired tasks, cancellations
     renew: bool = False  #: this dispatcher's lease
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people

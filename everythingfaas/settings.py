@@ -71,6 +71,12 @@ def _host(text: str) -> str:
     return host
 
 
+def _dispatcher_host(text: str) -> str:
+    if text.startswith("ipc://") and len(text) > len("ipc://"):
+        return text
+    return _host(text)
+
+
 def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -171,13 +177,28 @@ class Settings:
         shown="the number of CPUs",
     )
     dispatcher_bind: str = _setting(
-        _host,
-        _HOST_EXPECTED,
-        "The address that the dispatcher listens on for workers, in pull and push.",
+        _dispatcher_host,
+        _HOST_EXPECTED + ", or ipc:///PATH of a socket",
+        "Where the dispatcher listens for workers, in pull and push: an address, or `ipc:///PATH` of a socket.",
         default="127.0.0.1",
     )
     dispatcher_port: int = _setting(
         _PORT, _PORT_EXPECTED, "The port of the dispatcher, in pull and push.", default=5555
+    )
+    keys_dir: Path | None = _setting(  # noqa: RUF009 -- it returns a field
+        _folder,
+        "the path of a folder",
+        "The dispatcher's keys, and those of the workers that it lets in; used where it listens beyond this machine.",
+        default=None,
+        shown="`keys` in the data folder",
+    )
+    worker_key: str = _setting(
+        str,
+        "the line that `faas worker-key create` has printed, or the path of a file that holds it",
+        "With which a worker is let in.",
+        default="",
+        shown="",
+        private=True,
     )
     task_deadline: float | None = _setting(
         _seconds,
@@ -242,6 +263,15 @@ class Settings:
             return socket_url(self.data_dir / "run" / "redis.sock")
 
     @property
+    def keys_folder(self) -> Path:
+        return self.keys_dir or self.data_dir / "keys"
+
+    @property
+    def dispatcher_is_private(self) -> bool:
+        """Whether only this machine reaches the dispatcher: else it speaks to nobody without a key."""
+        return self.dispatcher_bind.startswith("ipc://") or is_loopback(self.dispatcher_bind)
+
+    @property
     def url(self) -> str:
         """Where users find the web."""
         return f"http://{authority(self.bind, self.port)}"
@@ -268,6 +298,11 @@ def is_loopback(host: str) -> bool:
 def authority(host: str, port: int) -> str:
     """``host:port`` as URLs have it: with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def dispatcher_address(bind: str, port: int) -> str:
+    """Where the dispatcher listens, as ZeroMQ has it."""
+    return bind if bind.startswith("ipc://") else f"tcp://{authority(bind, port)}"
 
 
 def socket_url(path: Path) -> str:
@@ -326,11 +361,6 @@ def _check_what_is_built(settings: Settings) -> None:
         )
     if settings.auth == "token":
         raise ConfigurationError("FAAS_AUTH=token needs tokens, which this version does not have yet: expected open")
-    if not is_loopback(settings.dispatcher_bind):
-        raise ConfigurationError(
-            f"FAAS_DISPATCHER_BIND={settings.dispatcher_bind} listens beyond loopback, which needs keys, and this "
-            "version does not have them yet: expected an address of this machine alone, such as 127.0.0.1"
-        )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
+from everythingfaas.failures import dump, function_failure
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -34,6 +35,7 @@ from everythingfaas.wire.messages import (
     Job,
     Kill,
     NeedFunction,
+    Pull,
     Refuse,
     Report,
     Result,
@@ -43,7 +45,7 @@ from everythingfaas.wire.messages import (
     Started,
     Welcome,
 )
-from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 from worker.output import OutputRelay
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
@@ -56,14 +58,36 @@ HELLO_MAX_S = 2.0
 #: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
 #: the other side did meanwhile is unknown, so nobody is declared lost because of it.
 GAP_S = 2.0
+#: A `Result` that is larger than this is cut: its header, which holds what was printed, is limited.
+RESULT_BYTES = 4 * 1024 * 1024
+#: Functions that were dropped are remembered up to so many; of one that is not, it takes `FUNCTION_S` to ask.
+DROPPED_MAX = 100_000
+#: A function that has not come after so long is asked for.
+FUNCTION_S = 5.0
 #: How long what runs may go on without a dispatcher, until one has said otherwise.
 ORPHAN_S = 300.0
+#: What waits for a slot goes back when none has become free for so long, as another worker's may be: it was sent
+#: ahead of a task that is longer than those before.
+STALL_S = 0.25
+#: While work waits for its slots, a worker's results travel together: so many, or those of so long.
+GATHER = 32
+GATHER_S = 0.002
 #: Functions kept for slots that have not got them yet.
 CACHE_BYTES = 256 * 1024 * 1024
+#: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows.
+TAKE_PER_SLOT = 32
+#: A `Pull` that the dispatcher has not seen after so long is lost, and made anew.
+PULL_AGAIN_S = 1.5
 
 
 class Send(Struct, frozen=True):
     message: FromWorker
+
+
+class Ask(Struct, frozen=True):
+    """Send this on the REQ socket; if one is on its way there already, on a new one."""
+
+    message: Pull
 
 
 class StartJob(Struct, frozen=True):
@@ -84,9 +108,10 @@ class Stop(Struct, frozen=True):
     """The session is over."""
 
     reason: str
+    refused: bool = False  #: the dispatcher does not want this worker
 
 
-Action = Send | StartJob | KillSlot | Reconnect | Stop
+Action = Send | Ask | StartJob | KillSlot | Reconnect | Stop
 Key = tuple[str, int]
 
 
@@ -100,6 +125,8 @@ class Identity(Struct, frozen=True):
     python: tuple[int, int]
     dill: str
     slots: int
+    secret: str = ""  #: see `Hello`
+    pulls: bool = False
 
 
 @dataclass(slots=True)
@@ -116,6 +143,14 @@ class _Held:
     sent_at: float | None = None
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A function that is on its way, or asked for."""
+
+    ask_at: float
+    runs: list[Key]
+
+
 class FunctionCache:
     """Functions by hash, the least recently used dropped when they are too many bytes."""
 
@@ -123,6 +158,7 @@ class FunctionCache:
         self._limit = limit
         self._size = 0
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._dropped: set[str] = set()
 
     def get(self, function: str) -> bytes | None:
         blob = self._blobs.get(function)
@@ -135,9 +171,17 @@ class FunctionCache:
             return
         self._blobs[function] = blob
         self._size += len(blob)
+        self._dropped.discard(function)
         while self._size > self._limit and len(self._blobs) > 1:
-            _, dropped = self._blobs.popitem(last=False)
+            name, dropped = self._blobs.popitem(last=False)
             self._size -= len(dropped)
+            if len(self._dropped) >= DROPPED_MAX:
+                self._dropped.clear()
+            self._dropped.add(name)
+
+    def has_dropped(self, function: str) -> bool:
+        """Whether it was here once."""
+        return function in self._dropped
 
 
 class WorkerSession:
@@ -152,13 +196,17 @@ class WorkerSession:
         self._held: dict[Key, _Held] = {}
         self._queue: deque[Key] = deque()
         self._idle: list[int] = []
+        self._assigned_at = now  # when a slot last became free, or nothing waited for one
         self._running: dict[int, Key] = {}
         self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
-        self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
+        self._wanting: dict[str, _Wanted] = {}  # functions whose bytes runs wait for
         self._unsent: list[Key] = []
         self._output = OutputRelay()
+        self._unsent_since = now
         self._seen = 0
+        self._pull_number = 0
+        self._pulled_at: float | None = None  # when the question was put that has no answer yet
         self._hello_number = 0
         self._generation = 0
         self._welcome: Welcome | None = None
@@ -169,6 +217,7 @@ class WorkerSession:
         self._hello_wait_s = HELLO_FIRST_S
         self._alone_since = now
         self._orphan_s = ORPHAN_S
+        self._max_result_bytes: int | None = None
         self._draining = False
         self._stopped = False
 
@@ -199,13 +248,26 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
+        if self._queue and self._is_full:
+            due.append(self._assigned_at + STALL_S)
+        if self._unsent:
+            due.append(self._unsent_since + GATHER_S)
         return min(due)
+
+    @property
+    def _is_full(self) -> bool:
+        """Something runs in each slot. While processes start, what waits is about to begin."""
+        return len(self._running) >= self._me.slots
 
     # --- from the dispatcher
 
     def receive(self, message: FromDispatcher, *, now: float) -> list[Action]:
         """Takes a message of the dispatcher."""
         self._heard_at = now
+        if self._welcome is not None and now - self._turn_at >= self._welcome.lost_after_s:
+            # We did not run for so long that the dispatcher has given us up, and what has waited here since with
+            # it: what we have of that is told in a new Hello, a `Run` from then is not begun any more.
+            self._welcome, self._alone_since, self._hello_at = None, now, now
         match message:
             case Welcome():
                 return self._welcomed(message, now)
@@ -213,15 +275,16 @@ class WorkerSession:
                 return self._register_again(now)
             case Refuse():
                 self._stopped = True
-                return [Stop(message.reason)]
+                return [Stop(message.reason, refused=True)]
             case Run():
-                return self._runs(message)
+                return self._runs(message, now)
             case Function():
                 self._functions.put(message.function, message.blob.data)
-                for key in self._wanting.pop(message.function, ()):
+                wanted = self._wanting.pop(message.function, None)
+                for key in wanted.runs if wanted is not None else ():
                     if key in self._held:
-                        self._queue.append(key)
-                return self._assign()
+                        self._wait(key, now)
+                return self._assign(now)
             case ResultAck():
                 for attempt in message.attempts:
                     held = self._held.get((attempt.task, attempt.attempt))
@@ -234,8 +297,17 @@ class WorkerSession:
                 return self.drain(now=now)
             case Heartbeat():
                 if self._welcome is not None:
-                    self._seen = max(self._seen, message.seen)
+                    self._compare(message, now)
                 return []
+
+    def _compare(self, heartbeat: Heartbeat, now: float) -> None:
+        """Finds out what is lost: a `Run` that was sent and has not come, a `Pull` that has not arrived."""
+        lost = heartbeat.seen > self._seen
+        self._seen = max(self._seen, heartbeat.seen)
+        if self._pulled_at is None:
+            return
+        if lost or (heartbeat.asked < self._pull_number and now >= self._pulled_at + PULL_AGAIN_S):
+            self._pulled_at = None  # the next flush asks again
 
     def _register_again(self, now: float) -> list[Action]:
         if self._welcome is None:
@@ -252,44 +324,60 @@ class WorkerSession:
             actions += self._drop_everything()
         self._welcome = welcome
         self._orphan_s = welcome.orphan_s
+        self._max_result_bytes = welcome.max_result_bytes
         self._generation = welcome.generation
         self._seen = welcome.seen
+        self._pulled_at = None  # whoever knew of it is not there any more
         self._hello_wait_s = HELLO_FIRST_S
         self._beat_at = now + welcome.heartbeat_s
         # Unstarted runs stay: Hello has listed them, and the dispatcher kills what is no longer ours.
         self._unsent = [key for key, held in self._held.items() if held.report is not None]
         for held in self._held.values():
             held.begin_told = False
-        if self._draining:
-            actions.append(Send(Drain()))
-        return actions + self._ask_again() + self._leave_when_empty()
+        # The dispatcher sends nothing until it knows that we hear it.
+        actions.append(Send(Drain() if self._draining else Heartbeat(self._attempts(), self._seen)))
+        for wanted in self._wanting.values():
+            wanted.ask_at = now  # what was on its way is lost with the connection
+        return actions + self._ask(now) + self._leave_when_empty()
 
-    def _ask_again(self) -> list[Action]:
-        """Functions that runs still wait for: the question or its answer may have been lost."""
-        return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
+    def _ask(self, now: float) -> list[Action]:
+        """Functions that runs wait for and that have not come: the question or its answer may have been lost."""
+        names = tuple(name for name, wanted in self._wanting.items() if now >= wanted.ask_at)
+        for name in names:
+            self._wanting[name].ask_at = now + FUNCTION_S
+        return [Send(NeedFunction(names))] if names else []
 
-    def _runs(self, run: Run) -> list[Action]:
+    def _want(self, function: str, run: Key, now: float) -> None:
+        """Has `run` wait for a function. One that we never had comes without being asked for, if not in order;
+        one that we had and dropped does not."""
+        wanted = self._wanting.get(function)
+        if wanted is None:
+            ask_at = now if self._functions.has_dropped(function) else now + FUNCTION_S
+            wanted = self._wanting[function] = _Wanted(ask_at, [])
+        wanted.runs.append(run)
+
+    def _runs(self, run: Run, now: float) -> list[Action]:
         if self._welcome is None or run.number <= self._seen:
             return []  # from before our registration, or overtaken on the way: heartbeats tell both sides
         self._seen = run.number
+        self._pulled_at = None
         if self._draining:
-            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs)))]
-        missing: list[str] = []
+            return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs), leaving=True))]
         for job in run.jobs:
             key = (job.task, job.attempt)
             if key in self._held:
                 continue
             self._held[key] = _Held(job)
             if self._functions.get(job.function) is not None:
-                self._queue.append(key)
+                self._wait(key, now)
                 continue
-            if job.function not in self._wanting:
-                missing.append(job.function)
-            self._wanting.setdefault(job.function, []).append(key)
-        actions = self._assign()
-        if missing:
-            actions.append(Send(NeedFunction(tuple(missing))))
-        return actions
+            self._want(job.function, key, now)
+        return self._assign(now) + self._ask(now)
+
+    def _wait(self, key: Key, now: float) -> None:
+        if not self._queue:
+            self._assigned_at = now
+        self._queue.append(key)
 
     def _kill(self, kill: Kill, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -315,7 +403,8 @@ class WorkerSession:
                 self._running.pop(event.slot, None)
                 if event.slot not in self._idle:
                     self._idle.append(event.slot)
-                return self._assign()
+                self._assigned_at = now
+                return self._assign(now) + self._ask(now)
             case SlotBegun():
                 held = self._held.get((event.task, event.attempt))
                 if held is not None:
@@ -334,6 +423,8 @@ class WorkerSession:
                 return []
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
+        if self._max_result_bytes is not None and len(done.result) > self._max_result_bytes:
+            done = _too_large(done, self._max_result_bytes)
         error = done.error
         held.report = Report(
             task=key[0],
@@ -353,9 +444,11 @@ class WorkerSession:
         )
         held.ended_at = now
         held.slot = None
+        if not self._unsent:
+            self._unsent_since = now
         self._unsent.append(key)
 
-    def _assign(self) -> list[Action]:
+    def _assign(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self._queue and self._idle:
             key = self._queue.popleft()
@@ -365,10 +458,7 @@ class WorkerSession:
             job = held.job
             blob = self._functions.get(job.function)
             if blob is None:  # dropped from the cache while it waited
-                wanting = self._wanting.setdefault(job.function, [])
-                wanting.append(key)
-                if len(wanting) == 1:
-                    actions.append(Send(NeedFunction((job.function,))))
+                self._want(job.function, key, now)
                 continue
             slot = self._pick(job.owner)
             held.slot = slot
@@ -376,7 +466,17 @@ class WorkerSession:
             self._owners[slot] = job.owner
             actions.append(
                 StartJob(
-                    slot, SlotJob(job.task, job.attempt, job.function, blob, job.payload.data, job.owner, job.fresh)
+                    slot,
+                    SlotJob(
+                        job.task,
+                        job.attempt,
+                        job.function,
+                        blob,
+                        job.payload.data,
+                        job.owner,
+                        job.fresh,
+                        job.memory_limit_mb,
+                    ),
                 )
             )
         return actions
@@ -402,13 +502,15 @@ class WorkerSession:
         actions = self._deadlines(now)
         if self._welcome is None:
             return actions + self._alone(now)
+        if self._queue and self._is_full and now >= self._assigned_at + STALL_S:
+            actions += self._give_back(list(self._queue))
         if now >= self._heard_at + self._welcome.lost_after_s:
             self._welcome, self._alone_since = None, now
             return [*actions, Reconnect(), *self._hello(now)]
         if now >= self._beat_at:
             self._beat_at = now + self._welcome.heartbeat_s
             actions.append(Send(Heartbeat(self._attempts(), self._seen)))
-            actions += self._ask_again()
+            actions += self._ask(now)
             for key, held in self._held.items():
                 if held.report is not None and held.sent_at is not None and now >= held.sent_at + RESEND_S:
                     self._unsent.append(key)
@@ -429,7 +531,7 @@ class WorkerSession:
     def _alone(self, now: float) -> list[Action]:
         actions: list[Action] = []
         if self._held and now >= self._alone_since + self._orphan_s:
-            actions += self._drop_everything()
+            actions += self._drop_everything() + self._leave_when_empty()
         if now >= self._hello_at and not self._stopped:
             actions += [Reconnect(), *self._hello(now)]
         return actions
@@ -453,6 +555,8 @@ class WorkerSession:
                     self._generation,
                     self._attempts(),
                     self._hello_number,
+                    me.secret,
+                    me.pulls,
                 )
             )
         ]
@@ -474,10 +578,25 @@ class WorkerSession:
             actions.append(Send(Begun(tuple(starts))))
         if (output := self._output.flush(now)) is not None:
             actions.append(Send(output))
-        if self._unsent:
-            actions.append(Send(Result(tuple(self._reports(now)))))
+        if self._unsent and not self._gathers(now):
+            actions += [Send(Result(reports)) for reports in _portions(self._reports(now))]
             self._unsent.clear()
+        if self._me.pulls and self._pulled_at is None and not self._draining:
+            actions += self._pull(now)
         return actions
+
+    def _gathers(self, now: float) -> bool:
+        """Whether results wait for more of them. Nobody waits for their slots: there is work for those."""
+        return bool(self._queue) and len(self._unsent) < GATHER and now < self._unsent_since + GATHER_S
+
+    def _pull(self, now: float) -> list[Action]:
+        unfinished = sum(held.report is None for held in self._held.values())
+        take = self._me.slots * TAKE_PER_SLOT - unfinished
+        if take <= 0:
+            return []
+        self._pull_number += 1
+        self._pulled_at = now
+        return [Ask(Pull(self._pull_number, take))]
 
     def _reports(self, now: float) -> Iterable[Report]:
         for key in self._unsent:
@@ -494,13 +613,13 @@ class WorkerSession:
         """Gives back what has not begun, and leaves when the rest is done and acknowledged."""
         self._draining = True
         waiting = [key for key, held in self._held.items() if held.slot is None and held.report is None]
-        for key in waiting:
+        return [Send(Drain()), *self._give_back(waiting), *self._leave_when_empty()]
+
+    def _give_back(self, keys: list[Key]) -> list[Action]:
+        for key in keys:
             self._discard_waiting(key)
             del self._held[key]
-        actions: list[Action] = [Send(Drain())]
-        if waiting:
-            actions.append(Send(Returned(tuple(Attempt(*key) for key in waiting))))
-        return actions + self._leave_when_empty()
+        return [Send(Returned(tuple(Attempt(*key) for key in keys), self._draining))] if keys else []
 
     def _leave_when_empty(self) -> list[Action]:
         if not self._draining or self._held or self._stopped:
@@ -524,18 +643,44 @@ class WorkerSession:
     def _discard_waiting(self, key: Key) -> None:
         if key in self._queue:
             self._queue.remove(key)
-        for name, keys in list(self._wanting.items()):
-            if key in keys:
-                keys.remove(key)
-                if not keys:
+        for name, wanted in list(self._wanting.items()):
+            if key in wanted.runs:
+                wanted.runs.remove(key)
+                if not wanted.runs:
                     del self._wanting[name]
 
     def _attempts(self) -> tuple[Attempt, ...]:
         return tuple(Attempt(task, attempt) for task, attempt in self._held)
 
 
+def _portions(reports: Iterable[Report]) -> Iterable[tuple[Report, ...]]:
+    portion: list[Report] = []
+    size = 0
+    for report in reports:
+        portion.append(report)
+        size += len(report.head) + len(report.tail) + len(report.result.data)
+        if size >= RESULT_BYTES:
+            yield tuple(portion)
+            portion, size = [], 0
+    if portion:
+        yield tuple(portion)
+
+
+def _too_large(done: SlotDone, limit: int) -> SlotDone:
+    """As the slot says it of what is over the worker's own limit: the dispatcher's may be lower."""
+    error = ErrorText(
+        "ResultError",
+        f"the result is {len(done.result)} bytes; at most {limit} are kept."
+        " Write it to a file or a store and return where it is",
+        "",
+    )
+    result = dump(function_failure(error.type_name, error.message, ""))
+    return replace(done, outcome=Outcome.RAISED, result=result, error=error)
+
+
 __all__ = [
     "Action",
+    "Ask",
     "FunctionCache",
     "Identity",
     "KillSlot",

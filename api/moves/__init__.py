@@ -22,6 +22,7 @@ from api.moves.intake import blobs, cancel, functions, queue_for, read, register
 from api.moves.leases import (
     adopt,
     cancel_requests,
+    current,
     fence_dispatcher,
     forget_dispatcher,
     held,
@@ -76,6 +77,7 @@ __all__ = [
     "cancel",
     "cancel_requests",
     "claim",
+    "current",
     "end",
     "fence_dispatcher",
     "forget_dispatcher",

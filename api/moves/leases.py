@@ -8,7 +8,7 @@ Leases are written and compared by the database's clock alone: no two machines n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -131,6 +131,18 @@ def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID
     )
     among = dialect.among("uuid", [dialect.uuid(task) for (task,) in adopted])
     return _held(cursor, f"id {among.sql}", among.params)
+
+
+def current(cursor: CursorWrapper, attempts: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Those of `attempts` that are given out, to whichever dispatcher: what is not has ended, or was given up."""
+    if not attempts:
+        return set()
+    dialect = dialect_of(cursor)
+    among = dialect.among("uuid", {task for task, _ in attempts})
+    cursor.execute(
+        f"SELECT id, attempt FROM api_task WHERE id {among.sql} AND {common.before(Event.COMPLETE)}", among.params
+    )
+    return set(attempts) & {(dialect.uuid(task), attempt) for task, attempt in cursor.fetchall()}
 
 
 def held(cursor: CursorWrapper, dispatcher: UUID) -> list[Held]:

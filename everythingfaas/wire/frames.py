@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from everythingfaas.errors import ProtocolError, VersionMismatch
-from everythingfaas.wire.messages import PROTOCOL, Blob, FromDispatcher, FromWorker, Message
+from everythingfaas.wire.messages import PROTOCOL, Blob, FromDispatcher, FromWorker, Message, Refuse
 
 #: Blobs up to this many bytes stay in the header, where they cost less than a frame.
 INLINE_MAX = 1024
@@ -79,7 +79,7 @@ class Decoder(Generic[M]):
         if frames[0] != _VERSION_FRAME:
             raise VersionMismatch(int.from_bytes(frames[0], "big"), PROTOCOL)
         if len(frames[1]) > HEADER_MAX:
-            raise ProtocolError(f"header of {len(frames[1])} bytes is over the limit of {HEADER_MAX}")
+            raise ProtocolError(f"a header over the limit of {HEADER_MAX} bytes: {len(frames[1])}")
         self._blobs, self._taken = frames[2:], 0
         try:
             message = self._decoder.decode(frames[1])
@@ -88,6 +88,17 @@ class Decoder(Generic[M]):
         if self._taken != len(self._blobs):
             raise ProtocolError("a message with frames that it does not name")
         return message
+
+
+_refusals: msgspec.msgpack.Decoder[Refuse] = msgspec.msgpack.Decoder(Refuse)
+
+
+def read_refusal(frames: Sequence[bytes]) -> Refuse | None:
+    """The `Refuse` in `frames`, whatever version of the protocol they are of; None if it is something else."""
+    try:
+        return _refusals.decode(frames[1])
+    except (IndexError, msgspec.DecodeError):
+        return None
 
 
 def worker_decoder() -> Decoder[FromDispatcher]:

@@ -65,6 +65,10 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     generation: int = 0  #: of the database whose attempts it holds; 0: holds none
     held: tuple[Attempt, ...] = ()
     number: int = 0  #: of this Hello: a late one is told from the latest
+    #: Random, and known to this process and its dispatcher alone: whoever says Hello as this worker on another
+    #: connection has to know it.
+    secret: str = ""
+    pulls: bool = False  #: it takes a `Run` only in answer to a `Pull`
 
 
 class Started(Struct, frozen=True, array_like=True):
@@ -113,9 +117,10 @@ class Result(Struct, frozen=True, array_like=True, tag="result"):
 
 
 class Returned(Struct, frozen=True, array_like=True, tag="returned"):
-    """Attempts given back, never begun."""
+    """Attempts given back, never begun: they waited behind a long one, or the worker is leaving."""
 
     attempts: tuple[Attempt, ...]
+    leaving: bool = False
 
 
 class NeedFunction(Struct, frozen=True, array_like=True, tag="need"):
@@ -128,12 +133,21 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     """Alive. A worker's lists all that it holds, ended but unacknowledged attempts included.
 
     `seen` is the number of the last `Run` that the worker received, or was told of by a dispatcher's heartbeat,
-    where it is the number of the last one sent. A worker drops a `Run` whose number it has passed; so an attempt
+    where it is the number of the last one sent before the heartbeat before (so that no heartbeat overtakes a `Run`
+    that travels on a socket of its own). A worker drops a `Run` whose number it has passed; so an attempt
     sent in a `Run` up to `seen` and not listed was lost on the way, has not been begun, and never will be.
     """
 
     held: tuple[Attempt, ...] = ()
     seen: int = 0
+    asked: int = 0  #: from a dispatcher: number of the last `Pull` that it received
+
+
+class Pull(Struct, frozen=True, array_like=True, tag="pull"):
+    """The worker asks for tasks, on its REQ socket. The answer is one `Run`, held back until there is one."""
+
+    number: int  #: of this question: a later one replaces it
+    take: int  #: so many attempts at the most
 
 
 class Bye(Struct, frozen=True, array_like=True, tag="bye"):
@@ -173,6 +187,8 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
 
 
 class Refuse(Struct, frozen=True, array_like=True, tag="refuse"):
+    """No. The one message whose form never changes: a worker of any version has to read why it is not wanted."""
+
     reason: str
     again: bool = False  #: register (again); else the worker is not wanted, and says why to its user
 
@@ -187,6 +203,7 @@ class Job(Struct, frozen=True, array_like=True):
     owner: str  #: slots are never shared between owners
     deadline_s: float | None = None
     fresh: bool = False  #: in a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all processes of the run may use together
 
 
 class Run(Struct, frozen=True, array_like=True, tag="run"):
@@ -218,6 +235,6 @@ class Drain(Struct, frozen=True, array_like=True, tag="drain"):
     """Give back what has not begun, finish what has, take nothing new. From a worker: I am doing so."""
 
 
-FromWorker = Hello | Begun | Result | Returned | NeedFunction | Heartbeat | Drain | Bye | Log
+FromWorker = Hello | Begun | Result | Returned | NeedFunction | Heartbeat | Drain | Bye | Pull | Log
 FromDispatcher = Welcome | Refuse | Run | Function | ResultAck | Kill | Drain | Heartbeat
 Message = FromWorker | FromDispatcher

@@ -88,7 +88,7 @@ def test_a_cancelled_task_reads_failed(web: Web):
         moves.withdraw(cursor, [uuid.UUID(task)], time.time())
     answer = web.get(f"/result/{task}").json()
     assert answer["status"] == "FAILED"
-    assert codecs.decode(answer["result"].encode(), "base64") == dump(TaskCancelled("cancelled before it began"))
+    assert codecs.decode(answer["result"].encode(), "base64") == dump(TaskCancelled("cancelled while it waited"))
 
 
 def test_a_large_result(web: Web, running: moves.Claimed):

@@ -18,7 +18,7 @@ from faas_project.asgi import LeanHandler, PoolHandler, Router, application, gua
 from tests.asgi import Call, run, until
 from tests.web import on_sqlite
 
-LEAN = {"ExecuteFunction", "TaskStatus", "TaskResult", "Health", "Ready"}
+LEAN = {"ExecuteFunction", "TaskStatus", "TaskResult", "Health", "Ready", "TaskCancel", "TaskRetry"}
 
 
 def patterns(resolver: URLResolver, prefix: str = ""):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import dill
 import pytest
 from django.db import connection, transaction
 from msgspec.structs import replace
@@ -235,6 +236,63 @@ def test_a_cancel_of_what_runs_is_told_at_the_next_look(hands: Hands) -> None:
     assert hands.store.exchange(Exchange(look=True, claim=1)).cancelled == [(running, claimed.attempt)]
     end(hands, claimed, Outcome.CANCELLED)
     assert hands.row(running).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RAISED, Outcome.DIED, Outcome.LOST])
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_to_be_cancelled_is_not_begun_again(hands: Hands, outcome: Outcome, begun: bool) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    hands.cancel(task)
+    given_back = verdict(
+        replace(claimed, policy=Policy(retries=1)),
+        report(claimed, outcome, begun=begun),
+        worker="w",
+        cancelled=False,  # nobody has looked since
+    )
+    assert isinstance(given_back, Released)
+    hands.store.exchange(Exchange(released=[given_back]))
+    row = hands.row(task)
+    assert row.state is State.CANCELLED
+    assert row.result is not None
+    assert type(dill.loads(row.result)).__name__ == "TaskCancelled"
+    assert claim(hands) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.LOST, State.CANCELLED),
+        (Outcome.DIED, State.CANCELLED),
+        (Outcome.RETURNED, State.COMPLETED),
+        (Outcome.RAISED, State.FAILED),
+        (Outcome.DEADLINE, State.FAILED),
+    ],
+)
+def test_a_loss_is_no_completion_that_comes_before_a_cancel(hands: Hands, outcome: Outcome, state: State) -> None:
+    """The last attempt ends before the dispatcher has heard of the cancel."""
+    hands.store.register(mode="local", slots=1)
+    task, other = hands.submit(policy=Policy(max_attempts=1)), hands.submit(policy=Policy(max_attempts=1))
+    claimed = claim(hands, 2)
+    hands.cancel(task)
+    decisions = [verdict(item, report(item, outcome), worker="w", cancelled=False) for item in claimed]
+    ends = [decision for decision in decisions if isinstance(decision, Ended)]
+    assert hands.store.exchange(Exchange(ended=ends)).stale == 0
+    assert hands.row(task).state is state
+    assert hands.row(other).state is (State.COMPLETED if outcome is Outcome.RETURNED else State.FAILED)
+    cancelled = b"TaskCancelled" in (hands.row(task).result or b"")
+    assert cancelled is (state is State.CANCELLED)
+
+
+def test_what_is_to_be_cancelled_is_known_after_a_restart(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    tasks = [hands.submit(), hands.submit()]
+    claim(hands, 2)
+    hands.cancel(tasks[0])
+    hands.store = hands.again()
+    held = {item.task: item.cancelled for item in hands.store.register(mode="local", slots=1).held}
+    assert held == {tasks[0]: True, tasks[1]: False}
 
 
 def test_a_dispatcher_that_starts_again_finds_what_it_held(hands: Hands) -> None:

@@ -18,7 +18,7 @@ from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import Encoder, dispatcher_decoder, worker_decoder
 from everythingfaas.wire.messages import FromDispatcher, FromWorker
 from worker.events import SlotBegun, SlotDone, SlotJob, SlotReady
-from worker.session import Identity, KillSlot, Reconnect, Send, StartJob, Stop, WorkerSession
+from worker.session import Ask, Identity, KillSlot, Reconnect, Send, StartJob, Stop, WorkerSession
 
 
 @dataclass
@@ -34,18 +34,22 @@ class FakeWorker:
 class Pair:
     """The whole of it. `step…` methods do one thing, `settle` lets everything come to rest."""
 
-    def __init__(self, *, workers: int = 1, slots: int = 2, task_deadline_s: float | None = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, slots: int = 2, task_deadline_s: float | None = None, pulls: bool = False
+    ) -> None:
         self.now = 1000.0
         self.store = MemoryStore()
         self.store.functions["f"] = b"function"
         self.begins: Counter[tuple[str, int]] = Counter()
         self.workers: list[FakeWorker] = []
         self.slots = slots
+        self.pulls = pulls
         self.task_deadline_s = task_deadline_s
         self._names = itertools.count()
         self._tasks = itertools.count()
         self._encoder, self._at_dispatcher, self._at_worker = Encoder(), dispatcher_decoder(), worker_decoder()
         self.exchange: Exchange | None = None
+        self.last_sends: list[ToWorker] = []
         self.start_dispatcher()
         for _ in range(workers):
             self.start_worker()
@@ -54,13 +58,13 @@ class Pair:
 
     def start_dispatcher(self) -> None:
         """A dispatcher process starts: all that the former one had in memory is gone."""
-        registration = self.store.register(mode="push", slots=self.slots)
-        self.scheduler = Scheduler(registration, now=self.now, task_deadline_s=self.task_deadline_s)
+        registration = self.store.register(mode="pull" if self.pulls else "push", slots=self.slots)
+        self.scheduler = Scheduler(registration, now=self.now, task_deadline_s=self.task_deadline_s, pulls=self.pulls)
         self.exchange = None
 
     def start_worker(self) -> FakeWorker:
         name = f"w{next(self._names)}"
-        identity = Identity(name, name, "host", 1, (3, 11), "0.4", self.slots)
+        identity = Identity(name, name, "host", 1, (3, 11), "0.4", self.slots, f"secret of {name}", self.pulls)
         worker = FakeWorker(name.encode(), WorkerSession(identity, now=self.now))
         self.workers.append(worker)
         self._perform(worker, worker.session.start(now=self.now))
@@ -157,6 +161,7 @@ class Pair:
     # --- plumbing
 
     def _send(self, sends: list[ToWorker]) -> None:
+        self.last_sends = sends
         peers = {worker.peer: worker for worker in self.workers}
         for send in sends:
             if send.peer in peers:
@@ -168,7 +173,7 @@ class Pair:
     def _perform(self, worker: FakeWorker, actions: list[object]) -> None:
         for action in actions:
             match action:
-                case Send():
+                case Send() | Ask():
                     worker.outbox.append(action.message)
                 case StartJob():
                     assert action.slot not in worker.jobs, "two runs in one slot"
@@ -180,7 +185,9 @@ class Pair:
                     if action.slot in worker.jobs:
                         self._finish(worker, action.slot, action.outcome)
                 case Reconnect():
-                    pass
+                    worker.peer = f"{worker.peer.decode().partition('+')[0]}+{next(self._names)}".encode()
+                    worker.inbox.clear()
+                    worker.outbox.clear()
                 case Stop():
                     worker.stopped = action.reason
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from appliance import plan as plans
 from appliance.await_ready import answer
 from appliance.child import spawn
 from appliance.folder import DataFolder
 from appliance.lifecycle import Role
-from appliance.plan import build_plan, check_mode
+from appliance.plan import build_plan
 from appliance.ports import check_ports
 from appliance.valkey import MAX_SOCKET_PATH, choose_socket, forget_socket, say_goodbye, server_command
 from everythingfaas.errors import ConfigurationError
@@ -99,13 +98,6 @@ def test_an_address_that_is_not_ours(host, says):
         check_ports(Settings.from_env({}, listen=host, port=free_port()))
 
 
-@pytest.mark.parametrize("mode", ["pull", "push"])
-def test_a_mode_that_is_to_come_is_refused(mode):
-    check_mode(Settings.from_env({}))
-    with pytest.raises(ConfigurationError, match=f"FAAS_MODE={mode} is not in this version yet: expected local"):
-        check_mode(Settings.from_env({}, mode=mode))
-
-
 def test_the_plan_of_local_mode(folder):
     settings = Settings.from_env({}, data_dir=folder.path, workers=3, task_deadline=2)
     plan = {spec.name: spec for spec in build_plan(settings, folder, None)}
@@ -126,15 +118,24 @@ def test_each_process_knows_its_share_of_the_time_to_stop(folder):
         plan = build_plan(Settings.from_env({}, data_dir=folder.path, mode=mode, shutdown_s=6), folder, None)
         shares = {spec.name: float(spec.environ["FAAS_SHUTDOWN_S"]) for spec in plan if spec.role is Role.SERVICE}
         assert sum(shares.values()) == pytest.approx(6, abs=0.05)
-        assert min(shares["web"], shares["dispatcher"]) > 2
+        assert min(shares[name] for name in shares if name != "redis") > 1.8
 
 
 def test_the_plan_of_pull_mode(folder):
     settings = Settings.from_env({}, data_dir=folder.path, mode="pull", workers=4, dispatcher_port=6000)
     plan = {spec.name: spec for spec in build_plan(settings, folder, None)}
     assert list(plan) == ["redis", "migrate", "web", "dispatcher", "worker", "readiness"]
-    assert plan["dispatcher"].command[4:] == ("task_dispatcher", "-m", "pull", "-w", "4", "-p", "6000")
-    assert plan["worker"].command[4:] == ("pull_worker", "4", "tcp://127.0.0.1:6000")
+    assert plan["dispatcher"].command[4:] == ("task_dispatcher", "-m", "pull", "-p", "6000")
+    assert plan["worker"].command[2:] == ("-m", "worker", "pull", "4", "tcp://127.0.0.1:6000")
+    services = [spec for spec in plan.values() if spec.role is Role.SERVICE]
+    order = [spec.name for spec in sorted(services, key=lambda spec: spec.stop_rank)]
+    assert order == ["web", "worker", "dispatcher", "redis"]
+    assert {name for name in plan["worker"].environ if name.startswith("FAAS_")} == {
+        "FAAS_DATA_DIR",
+        "FAAS_LOG_LEVEL",
+        "FAAS_MAX_RESULT_BYTES",
+        "FAAS_SHUTDOWN_S",
+    }
 
 
 def test_with_a_redis_of_the_users_none_is_started(folder):
@@ -151,11 +152,6 @@ def test_then_gets_the_url_twice(folder):
     assert then.command == (sys.executable, "/somewhere/hello.py", "http://127.0.0.1:8123")
     assert then.environ["FAAS_URL"] == "http://127.0.0.1:8123"
     assert then.role is Role.AFTERWARDS
-
-
-def test_a_mode_of_the_settings_needs_but_one_line(monkeypatch):
-    monkeypatch.setattr(plans, "MODES_OF_THIS_VERSION", ("local", "pull"))
-    check_mode(Settings.from_env({}, mode="pull"))
 
 
 def test_nobody_answers():

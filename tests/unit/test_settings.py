@@ -101,9 +101,14 @@ def test_what_needs_tokens_is_refused(environ):
         Settings.from_env(environ)
 
 
-def test_workers_beyond_loopback_are_refused():
-    with pytest.raises(ConfigurationError, match="needs keys"):
-        Settings.from_env({"FAAS_DISPATCHER_BIND": "0.0.0.0"})
+@pytest.mark.parametrize(
+    ("bind", "private"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("ipc:///run/faas/work", True), ("0.0.0.0", False)],
+)
+def test_where_the_dispatcher_needs_keys(bind, private):
+    settings = Settings.from_env({"FAAS_DISPATCHER_BIND": bind, "FAAS_DATA_DIR": "/data"})
+    assert settings.dispatcher_is_private is private
+    assert settings.keys_folder == Path("/data/keys")
 
 
 def test_a_container_listens_on_everything_while_users_come_by_loopback():

@@ -1,4 +1,4 @@
-"""`manage.py task_dispatcher -m local -w 4`: runs a dispatcher until it is told to stop."""
+"""`manage.py task_dispatcher -m local|pull|push`: runs a dispatcher until it is told to stop."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from api.mirror import BELL
+from api.mirror import BELL, CANCEL, NEW_WORK
 from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
+from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
 from dispatcher.log_writer import LogWriter
-from dispatcher.loop import DRAIN_S, FLUSH_S, Loop
-from dispatcher.scheduler import Scheduler
+from dispatcher.loop import DRAIN_S, FLUSH_S, Link, Loop
+from dispatcher.pull import PullLink
+from dispatcher.push import PushLink
+from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
-from everythingfaas.errors import StoreUnavailable
+from everythingfaas.errors import ConfigurationError, StoreUnavailable
+from everythingfaas.settings import MODES, Settings, dispatcher_address
 from worker.slots import SlotLimits
 
 log = logging.getLogger("dispatcher")
@@ -33,14 +37,31 @@ START_RETRY_S = 1.0
 
 
 class Command(BaseCommand):
-    help = "Claims tasks from the database and runs them in worker processes of its own."
+    help = "Claims tasks from the database, and runs them in processes of its own (local) or on workers (pull, push)."
     requires_system_checks = ()  # a process that is restarted when it dies should start fast
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         faas = settings.FAAS
-        parser.add_argument("-m", "--mode", choices=["local"], required=True, help="how tasks reach workers")
         parser.add_argument(
-            "-w", "--workers", type=_positive(int), default=faas.workers, help="worker processes (default: %(default)s)"
+            "-m",
+            "--mode",
+            choices=MODES,
+            required=True,
+            help="who runs tasks: processes of this one, workers that ask, or workers that are sent to",
+        )
+        parser.add_argument(
+            "-w",
+            "--workers",
+            type=_positive(int),
+            default=faas.workers,
+            help="local: how many processes (default: %(default)s)",
+        )
+        parser.add_argument(
+            "-p",
+            "--port",
+            type=_port,
+            default=faas.dispatcher_port,
+            help="pull and push: where workers connect (default: %(default)s)",
         )
         parser.add_argument(
             "--task-deadline",
@@ -52,25 +73,30 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         faas = settings.FAAS
-        slots: int = options["workers"]
+        mode: str = options["mode"]
+        slots: int = options["workers"] if mode == "local" else 0
         identity, _lock = take_identity(faas.data_dir)
         announcer = Announcer(faas.redis_address)
         store = DjangoStore(identity, announcer, writer=f"dispatcher:{identity.hex}")
-        registration = _register(store, options["mode"], slots)
-        now = time.monotonic()
-        link = LocalLink(slots, folder=Path.cwd(), limits=SlotLimits(max_result_bytes=faas.max_result_bytes), now=now)
+        try:
+            link = _link(faas, mode, slots, options["port"])
+        except ConfigurationError as exc:
+            raise CommandError(str(exc)) from exc
+        registration = _register(store, mode, slots)
         core = Scheduler(
             registration,
-            now=now,
+            now=time.monotonic(),
             task_deadline_s=options["task_deadline"],
-            grace_s=0.0,  # slots of an earlier run have died with it: nobody comes back
+            # Slots of our own have died with an earlier run: nobody comes back. Workers do.
+            grace_s=0.0 if mode == "local" else LOST_AFTER_S,
             max_result_bytes=faas.max_result_bytes,
+            pulls=mode == "pull",
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
         logs = LogWriter(faas.redis_address)
         loop = Loop(core, store, link, drain_s=drain_s, on_printed=logs.put)
-        bell = Bell(faas.redis_address, BELL, loop.ring)
+        bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
@@ -78,7 +104,8 @@ class Command(BaseCommand):
         bell.start()
         gc.collect()
         gc.freeze()
-        log.info("dispatcher %s, epoch %d, pid %d: %d slots", identity, registration.epoch, os.getpid(), slots)
+        where = f"{slots} slots" if mode == "local" else dispatcher_address(faas.dispatcher_bind, options["port"])
+        log.info("dispatcher %s, epoch %d, pid %d: %s, %s", identity, registration.epoch, os.getpid(), mode, where)
         try:
             loop.run()
         finally:
@@ -86,6 +113,18 @@ class Command(BaseCommand):
             announcer.close()
             logs.close()
         log.info("dispatcher %s has stopped", identity)
+
+
+def _link(faas: Settings, mode: str, slots: int, port: int) -> Link:
+    if mode == "local":
+        limits = SlotLimits(max_result_bytes=faas.max_result_bytes)
+        return LocalLink(slots, folder=Path.cwd(), limits=limits, now=time.monotonic())
+    kind = PullLink if mode == "pull" else PushLink
+    return kind(
+        dispatcher_address(faas.dispatcher_bind, port),
+        max_result_bytes=faas.max_result_bytes,
+        keyring=None if faas.dispatcher_is_private else Keyring(faas.keys_folder),
+    )
 
 
 def _register(store: DjangoStore, mode: str, slots: int) -> Registration:
@@ -98,6 +137,12 @@ def _register(store: DjangoStore, mode: str, slots: int) -> Registration:
                 log.warning("waiting for the database: %s", exc)
                 told = True
             time.sleep(START_RETRY_S)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
+    return int(text)
 
 
 def _positive(kind: type[int] | type[float]) -> Any:
