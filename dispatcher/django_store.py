@@ -35,7 +35,7 @@ from api.tally import Tally
 from api.waiting import connected_pythons
 from dispatcher.policies import as_cancelled, is_loss, share_out
 from dispatcher.queues import Queues
-from dispatcher.store import DEFAULT_POLICY, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -114,7 +114,7 @@ class DjangoStore:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, [moves.Begun(UUID(b.task), b.attempt, now - b.ago_s) for b in exchange.begun])
+            begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun])
             if any(map(is_loss, exchange.ended)):
                 self._cancel_losses(cursor, exchange)
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
@@ -380,6 +380,10 @@ def _report(item: Ended, now: float) -> moves.Report:
         item.tail or None,
         item.dropped,
     )
+
+
+def _begun(item: Begin, now: float) -> moves.Begun:
+    return moves.Begun(UUID(item.task), item.attempt, now - item.ago_s, item.worker or None)
 
 
 def _ended(item: Ended, now: float) -> moves.Ended:

@@ -19,7 +19,7 @@ from typing import Protocol
 import zmq
 
 from dispatcher.scheduler import Scheduler, Send
-from dispatcher.store import Exchange, Exchanged, TaskStore
+from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -141,7 +141,10 @@ class Loop:
         *,
         clock: Callable[[], float] = time.monotonic,
         drain_s: float = DRAIN_S,
+        on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
+        """`on_printed` takes what runs print; it must not block."""
+        self._on_printed = on_printed
         self._core = scheduler
         self._link = link
         self._clock = clock
@@ -230,6 +233,9 @@ class Loop:
         while sends:
             self._core.unsent(self._link.send(sends, now))
             sends = self._received(now) if self._link.has_answers else []
+        printed = self._core.printed()
+        if printed and self._on_printed is not None:
+            self._on_printed(printed)
         exchange = self._core.exchange()
         if exchange is not None:
             self._thread.ask(exchange)

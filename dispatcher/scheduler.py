@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.policies import choose, failed, prefetch, verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration, Unmatched
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Printed, Registration, Unmatched
 from everythingfaas.pythons import Minor, is_certain, matches, mismatch
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
@@ -41,6 +41,7 @@ from everythingfaas.wire.messages import (
     Hello,
     Job,
     Kill,
+    Log,
     NeedFunction,
     Pull,
     Refuse,
@@ -75,6 +76,9 @@ TURN_WEIGHT = 0.2
 #: How long tasks run on a worker that has not run any.
 UNKNOWN_RUN_S = 1.0
 
+#: A worker sends less of one run's output at a time; more is dropped.
+LOG_BYTES = 64 * 1024
+
 Key = tuple[str, int]
 
 
@@ -95,6 +99,7 @@ class Assignment:
     begun: bool = False
     cancelled: bool = False
     ending: bool = False  #: its end is on the way to the store
+    printed: bool = False  #: something of its output was passed on
 
     @property
     def key(self) -> Key:
@@ -202,6 +207,7 @@ class Scheduler:
         self._unmatched: dict[str, float] = {}  # requirements that no worker has matched since
         self._proven: set[tuple[str, Minor]] = set()  # functions that have ended well on this Python
         self._prefetching = True
+        self._printed: list[Printed] = []
         self._run_number = registration.epoch << 32
         self._look_at = now
         self._renew_at = now + RENEW_S
@@ -262,6 +268,11 @@ class Scheduler:
             self._work = frozenset(hungry or ()) - room.keys()
         return self._under_way
 
+    def printed(self) -> list[Printed]:
+        """The output that has come in since this was asked last. To be passed on, or dropped."""
+        printed, self._printed = self._printed, []
+        return printed
+
     def _appetite(self) -> dict[Minor, int]:
         """How many tasks the workers of each Python take for which there may be some."""
         room: dict[Minor, int] = {}
@@ -321,6 +332,8 @@ class Scheduler:
                 self._pulled(worker, message)
             case Drain():
                 worker.draining = True
+            case Log():
+                self._log(worker, message)
             case Bye():
                 self._lose(worker, left=True)
         return []
@@ -366,6 +379,7 @@ class Scheduler:
                     self._next.adopt.append(key)
                 self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
         self._workers[peer] = worker
+        self._renew_at = now  # with a snapshot that has it
         return [
             Send(
                 peer,
@@ -424,7 +438,14 @@ class Scheduler:
         if assignment is None or assignment.begun:
             return
         assignment.begun = True
-        self._next.begun.append(Begin(key[0], key[1], ago_s))
+        self._next.begun.append(Begin(key[0], key[1], ago_s, worker.hello.name))
+
+    def _log(self, worker: Worker, log: Log) -> None:
+        for entry in log.entries:
+            assignment = worker.assigned.get((entry.task, entry.attempt))
+            if assignment is not None and len(entry.data) <= LOG_BYTES:
+                assignment.printed = True
+                self._printed.append(Printed(entry.task, entry.attempt, entry.data, entry.dropped))
 
     def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
         late = []
@@ -621,6 +642,8 @@ class Scheduler:
         over += [(released.task, released.attempt) for released in done.released]
         for key in over:
             assignment = self._assignments.pop(key, None)
+            if assignment is not None and assignment.printed:
+                self._printed.append(Printed(*key, b"", last=True))
             if assignment is not None and assignment.worker is not None:
                 assignment.worker.assigned.pop(key, None)
         acks: dict[bytes, list[Attempt]] = {}

@@ -91,6 +91,17 @@ class Begin(Struct, frozen=True):
     task: str
     attempt: int
     ago_s: float
+    worker: str = ""
+
+
+class Printed(Struct, frozen=True):
+    """What a running attempt has printed, for those who watch it."""
+
+    task: str
+    attempt: int
+    data: bytes
+    dropped: int = 0  #: bytes left out behind it
+    last: bool = False  #: the attempt has ended, and what is kept of its output is with it
 
 
 class Unmatched(Struct, frozen=True):
