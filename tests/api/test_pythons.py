@@ -71,7 +71,7 @@ def test_registrations_at_the_same_time_share_the_new_queue(database: str) -> No
     def run() -> None:
         start.wait(10)
         try:
-            made.append(functions.register("f", payload, "3.9"))
+            made.append(functions.register("f", payload, python="3.9"))
         except Exception as exc:  # noqa: BLE001  # the test shows it
             made.append(exc)
         finally:
