@@ -20,6 +20,7 @@ import zmq
 
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, TaskStore
+from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -141,11 +142,13 @@ class Loop:
         *,
         clock: Callable[[], float] = time.monotonic,
         drain_s: float = DRAIN_S,
+        alive: SignOfLife | None = None,
     ) -> None:
         self._core = scheduler
         self._link = link
         self._clock = clock
         self._drain_s = drain_s
+        self._alive = alive or SignOfLife(None)
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._rung = False
@@ -211,6 +214,7 @@ class Loop:
         answered = self._thread.answer()
         if answered is not None:
             answer, doubtful = answered
+            self._alive.give(now)  # renewals of the lease make for one every few seconds
             if doubtful:
                 self._core.recall()
             sends += self._core.exchanged(answer, now=now)

@@ -25,6 +25,7 @@ from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
+from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import ConfigurationError, StoreUnavailable
 from everythingfaas.settings import MODES, Settings, dispatcher_address
 from worker.slots import SlotLimits
@@ -92,7 +93,8 @@ class Command(BaseCommand):
             pulls=mode == "pull",
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
-        loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
+        drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
+        loop = Loop(core, store, link, drain_s=drain_s, alive=SignOfLife(faas.alive_file))
         bell = Bell(faas.redis_address, BELL, loop.ring)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
