@@ -68,7 +68,8 @@ FROM base AS worker
 COPY --from=worker-packages /opt/faas /opt/faas
 COPY --from=worker-wheel /wheel /opt/faas
 USER 10001:10001
-# Functions import from the folder that the worker is started in.
+# Functions import from the folder that the worker is started in; what looks for a home to write to finds /tmp.
+ENV HOME=/tmp
 WORKDIR /functions
 ENTRYPOINT ["python", "-P", "-m", "worker"]
 ARG REVISION=""
