@@ -113,7 +113,10 @@ def fill(functions: Path) -> None:
     for name in ("__init__.py", "live.py", "test_webservice.py", "test_comprehensive.py"):
         (tests / name).write_bytes((ROOT / "tests" / name).read_bytes())
     packages = [f"{name}=={version(name)}" for name in ("pytest", "redis", "requests")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", functions]
-    subprocess.run([*command, *packages], check=True, stderr=subprocess.DEVNULL)
+    # By the workers' own Python: the client's may be a newer patch, for which other packages are needed.
+    user = ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp"]
+    image = f"python:{PYTHON}-slim-trixie"
+    pip = ["pip", "install", "--quiet", "--no-cache-dir", "--target", "/functions", *packages]
+    docker("run", "--rm", *user, "--volume", f"{functions}:/functions", image, *pip)
     for path in [functions, *functions.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
