@@ -101,10 +101,13 @@ def test_upgrade(running: Stack) -> None:
 
     load = queue_up(running)
     assert revisions() == {""}
+    database, *_ = running.containers("db")
+    former = {running.inspect(service)[0]["Image"] for service in ("web", "worker")}
     running.up("--build", REVISION="next")
     assert revisions() == {"next"}
+    assert running.containers("db") == [database]
     load.check()
-    running.up("--build", REVISION="")
+    docker("image", "rm", *former)
 
 
 def test_scale(running: Stack) -> None:

@@ -20,7 +20,7 @@ from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
 from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
-from dispatcher.loop import DRAIN_S, FLUSH_S, Link, Loop
+from dispatcher.loop import DRAIN_S, FLUSH_S, LAST_S, Link, Loop
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
@@ -94,7 +94,8 @@ class Command(BaseCommand):
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
-        loop = Loop(core, store, link, drain_s=drain_s, alive=SignOfLife(faas.alive_file))
+        leave_s = faas.shutdown_s - LAST_S
+        loop = Loop(core, store, link, drain_s=drain_s, leave_s=leave_s, alive=SignOfLife(faas.alive_file))
         bell = Bell(faas.redis_address, BELL, loop.ring)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
