@@ -6,6 +6,7 @@
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── Conflict           409  the same Idempotency-Key with another body
+    ├── NotEnded           409  what can be done with a task only when it has ended
     ├── TooLarge           413
     ├── NotJson            415
     ├── TooMany            429  over a limit; `retry_after` says when to come again
@@ -86,6 +87,11 @@ class MethodNotAllowed(ApiError):
 class Conflict(ApiError):
     status = 409
     code = "idempotency_conflict"
+
+
+class NotEnded(ApiError):
+    status = 409
+    code = "not_ended"
 
 
 class TooLarge(ApiError):

@@ -227,6 +227,7 @@ class Task(models.Model):
             # The one list that pages ask for by state and would have to search the table for: the others are
             # either most of the table or stand in an index above.
             models.Index(fields=["id"], name="task_failed", condition=_in((State.FAILED,))),
+            models.Index(fields=["retry_of"], name="task_retries", condition=Q(retry_of__isnull=False)),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(

@@ -1,7 +1,7 @@
 """What the lean views ask of the database: answered in groups by one thread with one connection.
 
-Status and result lookups that arrive together are one query, and so are lookups of functions, which never
-change and are kept once found.
+Status and result lookups that arrive together are one query, and so are lookups of functions. These change
+seldom, and are kept for a moment once found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: How many functions are kept. Their bytes are not, so each takes less than a kilobyte.
 KEPT_FUNCTIONS = 10_000
+#: And for how many seconds: a policy that was changed through another web process holds here then.
+KEPT_S = 2.0
 
 
 class _Task(NamedTuple):
@@ -45,22 +47,27 @@ class Reader(Group[_Item, Any]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__("reader", loop)
-        self._functions: OrderedDict[UUID, FunctionView] = OrderedDict()
+        self._functions: OrderedDict[UUID, tuple[FunctionView, float]] = OrderedDict()
 
     def task(self, task_id: UUID) -> asyncio.Future[TaskView | None]:
         return self.ask(_Task(task_id))
 
     async def function(self, function_id: UUID) -> FunctionView | None:
         kept = self._functions.get(function_id)
-        if kept is not None:
+        now = self._loop.time()
+        if kept is not None and now < kept[1]:
             self._functions.move_to_end(function_id)
-            return kept
+            return kept[0]
         found = cast("FunctionView | None", await self.ask(_Function(function_id)))
         if found is not None:
-            self._functions[function_id] = found
+            self._functions[function_id] = found, now + KEPT_S
             if len(self._functions) > KEPT_FUNCTIONS:
                 self._functions.popitem(last=False)
         return found
+
+    def forget(self, function_id: UUID) -> None:
+        """It has changed: read it again."""
+        self._functions.pop(function_id, None)
 
     def call(self, question: Callable[[CursorWrapper], T]) -> asyncio.Future[T]:
         """What `question` returns, run with a cursor between the lookups: it should be quick."""

@@ -15,15 +15,18 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 from django.conf import settings
 from django.core.exceptions import RequestAborted
 
-from api import health, moves
+from api import health, moves, policy
+from api.canceller import Canceller
 from api.errors import Conflict, NotFound
 from api.functions import local_owner
-from api.mirror import DONE, Mirror
+from api.live.hub import Hub
+from api.mirror import BELL, DONE, NEWS, Entry, Mirror
 from api.models import new_id
-from api.moves import Accepted, FunctionView, Submission, TaskView
+from api.moves import Accepted, Closed, FunctionView, Submission, TaskView
 from api.reader import Reader
 from api.redis_link import RedisLink, Subscription
 from api.tally import Tally
@@ -58,28 +61,41 @@ class Services:
         self.subscription = Subscription(
             faas.redis_address, loop, DONE, on_message=self.waiters.told, on_change=self.waiters.look
         )
-        self.writer = Writer(loop, Tally(f"web:{socket.gethostname()}:{faas.port}"[:64]), self._committed)
+        self.live = Hub(loop, self.link, self.subscription, (BELL, DONE, NEWS))
+        name = f"{socket.gethostname()}:{faas.port}"
+        self.writer = Writer(loop, Tally(f"web:{name}"[:64]), self._committed)
+        self.canceller = Canceller(loop, Tally(f"cancel:{name}"[:64]), self._cancelled)
         self._owner: int | None = None
 
     async def close(self) -> None:
         """Answers what waits, writes what was accepted, and closes everything."""
-        await self.waiters.close()
+        await self.let_go()
         await self.writer.close()
+        await self.canceller.close()
         await self.reader.close()
         await self.subscription.close()
         await self.link.close()
 
+    async def let_go(self) -> None:
+        """Answers those who wait for what may take long, and closes the pages."""
+        await self.waiters.close()
+        await self.live.close()
+
     def abandon(self) -> None:
         """Refuses what waits to be written or read: there is no time left."""
         self.writer.abandon()
+        self.canceller.abandon()
         self.reader.abandon()
 
-    async def execute(self, function_id: str, payload: str, idempotency_key: str | None) -> UUID:
-        """Accepts a task: returns its id after the commit that holds it.
+    async def execute(
+        self, function_id: str, payload: str, idempotency_key: str | None, of_task: bytes | None = None
+    ) -> UUID:
+        """Accepts a task: returns its id after the commit that holds it. `of_task` is its policy, in JSON.
 
         Raises:
             NotFound: there is no such function.
             InvalidPayload: `payload` is not base64 of a pickle.
+            InvalidRequest: `of_task` is no policy, or contradicts that of the function.
             Conflict: the key came before, with another function or payload.
             StoreUnavailable: it is not accepted.
         """
@@ -88,19 +104,30 @@ class Services:
         check_arguments(raw)
         body_hash = None
         if idempotency_key is not None:
-            body_hash = hashlib.sha256(function.id.bytes + raw).hexdigest()
-        accepted = await self.writer.submit(
-            Submission(
-                id=new_id(),
-                owner=await self.owner(),
-                function=function.id,
-                payload=raw,
-                created=time.time(),
-                queue=function.queue,
-                idempotency_key=idempotency_key,
-                body_hash=body_hash,
-            )
+            said = b"" if of_task is None else policy.canonical(of_task)
+            body_hash = hashlib.sha256(function.id.bytes + raw + said).hexdigest()
+        submission = Submission(
+            id=new_id(),
+            owner=await self.owner(),
+            function=function.id,
+            payload=raw,
+            created=time.time(),
+            queue=function.queue,
+            idempotency_key=idempotency_key,
+            body_hash=body_hash,
         )
+        if function.policy is not None or of_task is not None:
+            submission = _with_policy(submission, policy.columns(function.policy, of_task))
+        return await self.submit(submission)
+
+    async def submit(self, submission: Submission) -> UUID:
+        """The id of the task that there is after the commit: an earlier one's, if its Idempotency-Key came before.
+
+        Raises:
+            Conflict: the key came before, with another body.
+            StoreUnavailable: it is not accepted.
+        """
+        accepted = await self.writer.submit(submission)
         if accepted.conflict:
             raise Conflict("this Idempotency-Key came before, with another body", field="Idempotency-Key")
         return accepted.id
@@ -162,6 +189,23 @@ class Services:
     def _committed(self, accepted: list[Accepted]) -> None:
         self.mirror.submitted([task.id for task in accepted])
 
+    def _cancelled(self, ended: list[Closed], running: bool) -> None:
+        words = [Entry(task.task, task.attempt, contract_state(task.state, begun=True)) for task in ended]
+        self.mirror.cancelled(words, running=running)
+        self.waiters.told(b"".join(task.task.bytes for task in ended))  # those of this process need no Redis for it
+
+
+def _with_policy(submission: Submission, columns: policy.Columns) -> Submission:
+    return msgspec.structs.replace(
+        submission,
+        deadline_s=columns.deadline_s,
+        max_attempts=columns.max_attempts,
+        at_most_once=columns.at_most_once,
+        priority=columns.priority,
+        expires_at=None if columns.expires_s is None else submission.created + columns.expires_s,
+        policy=columns.text,
+    )
+
 
 def parse_id(text: str, noun: str) -> UUID:
     """The id in `text`; what is no id is the id of nothing."""
@@ -185,6 +229,12 @@ def services() -> Services:
     if _services is None or _services.loop is not loop:
         _services = Services(settings.FAAS, loop)
     return _services
+
+
+def forget_function(function: UUID) -> None:
+    """A function has changed: what this process keeps of it no longer holds. From any thread."""
+    if _services is not None:
+        _services.loop.call_soon_threadsafe(_services.reader.forget, function)
 
 
 async def stop_services() -> None:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from django.urls import include, path
 
-from django.urls import URLPattern, path
-
-from api import views
-
-
-def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
-    return [path(route, view, name=name), path(f"{route}/", view)]
-
+from api import openapi, views
+from api.paths import both
 
 urlpatterns = [
     path("", views.Home.as_view(), name="home"),
@@ -22,4 +15,7 @@ urlpatterns = [
     *both("result/<str:task_id>", views.TaskResult.as_view(), "task-result"),
     *both("healthz", views.Health.as_view(), "health"),
     *both("readyz", views.Ready.as_view(), "ready"),
+    path("api/v1/", include("api.v1.urls")),
+    *both("api/schema", openapi.Schema.as_view(), "schema"),
+    *both("api/docs", openapi.docs, "docs"),
 ]

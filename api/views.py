@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import TemplateHTMLRenderer
 from rest_framework.request import Request
@@ -15,17 +14,15 @@ from rest_framework.views import APIView
 
 from api import pages
 from api.codec import JsonRenderer, decode
-from api.errors import InvalidRequest
 from api.functions import register
 from api.lean import LeanRequest, LeanView, answer
+from api.requests import idempotency_key, wait_s
 from api.serializers import RegisterSerializer
 from api.services import parse_id, services
 from everythingfaas import serialize
 
 #: Results larger than this are encoded on a thread, in turns with the event loop.
 LARGE_BYTES = 256 * 1024
-
-MAX_KEY_CHARS = 200
 
 
 class RegisterFunction(APIView):
@@ -41,6 +38,7 @@ class RegisterFunction(APIView):
 class _ExecuteCall(msgspec.Struct):
     function_id: str
     payload: str
+    policy: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _EXECUTE_CALL = msgspec.json.Decoder(_ExecuteCall)
@@ -51,7 +49,8 @@ class ExecuteFunction(LeanView):
 
     async def post(self, request: LeanRequest) -> HttpResponse:
         call = decode(_EXECUTE_CALL, request.body)
-        task = await services().execute(call.function_id, call.payload, _idempotency_key(request))
+        of_task = None if isinstance(call.policy, msgspec.UnsetType) else bytes(call.policy)
+        task = await services().execute(call.function_id, call.payload, idempotency_key(request), of_task)
         return answer(201, {"task_id": str(task)})
 
 
@@ -69,9 +68,9 @@ class TaskResult(LeanView):
 
     async def get(self, request: LeanRequest, task_id: str) -> HttpResponse:
         task = parse_id(task_id, "task")
-        wait_s = _wait_s(request)
-        if wait_s:
-            outcome = await services().outcome_within(task, wait_s, request.gone)
+        patience = wait_s(request)
+        if patience:
+            outcome = await services().outcome_within(task, patience, request.gone)
         else:
             outcome = await services().outcome(task)
         raw = outcome.result
@@ -107,23 +106,3 @@ class Home(APIView):
         if request.accepted_renderer.format == "html":
             return Response(pages.dashboard(request), template_name="dashboard.html")
         return Response(pages.greeting())
-
-
-def _idempotency_key(request: HttpRequest) -> str | None:
-    key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
-    return key
-
-
-def _wait_s(request: HttpRequest) -> float:
-    if not request.META["QUERY_STRING"]:
-        return 0.0
-    text = request.GET.get("wait", "0")
-    try:
-        wait_s = float(text)
-    except ValueError:
-        wait_s = math.nan
-    if not wait_s >= 0:
-        raise InvalidRequest("wait must be a number of seconds, 0 or more", field="wait")
-    return wait_s

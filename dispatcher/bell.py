@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,10 +17,11 @@ RETRY_MAX_S = 5.0
 
 
 class Bell:
-    """Calls `on_ring` when something is published on `channel`, and once after each (re)connection, since what
-    was published meanwhile is lost. While Redis is away nothing rings, and the dispatcher looks by itself."""
+    """Calls what `on_ring` has for the message when one is published on `channel`, and all of them after each
+    (re)connection, since what was published meanwhile is lost. So it does for a message that it does not know.
+    While Redis is away nothing rings, and the dispatcher looks by itself."""
 
-    def __init__(self, redis_url: str, channel: str, on_ring: Callable[[], None]) -> None:
+    def __init__(self, redis_url: str, channel: str, on_ring: Mapping[bytes, Callable[[], None]]) -> None:
         self._channel = channel
         self._on_ring = on_ring
         self._closing = threading.Event()
@@ -45,7 +46,7 @@ class Bell:
                     for message in pubsub.listen():
                         wait_s, told = RETRY_FIRST_S, False
                         if message["type"] in ("subscribe", "message"):
-                            self._on_ring()
+                            self._ring(message["data"])
             except (redis.RedisError, OSError, ValueError) as exc:
                 # ValueError: the connection was closed under us by `close`.
                 if not told and not self._closing.is_set():
@@ -53,3 +54,8 @@ class Bell:
                     told = True
             self._closing.wait(wait_s)
             wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    def _ring(self, message: bytes | int) -> None:
+        known = self._on_ring.get(message) if isinstance(message, bytes) else None
+        for callback in self._on_ring.values() if known is None else (known,):
+            callback()

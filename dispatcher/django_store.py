@@ -30,9 +30,12 @@ from django.db import (
 
 from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
-from api.models import Instance, Queue
+from api.models import Instance
 from api.tally import Tally
-from dispatcher.store import Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from api.waiting import connected_pythons
+from dispatcher.policies import as_cancelled, is_loss, share_out
+from dispatcher.queues import Queues
+from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -56,7 +59,7 @@ class DjangoStore:
         self._announcer = announcer
         self._tally = Tally(writer)
         self._epoch = 0
-        self._queues: list[int] = []
+        self._queues = Queues()
 
     def register(self, *, mode: str, slots: int) -> Registration:
         """Makes the row, or takes it over. Raises `StoreUnavailable`."""
@@ -67,14 +70,14 @@ class DjangoStore:
                 self._epoch = moves.register_dispatcher(
                     cursor, self._dispatcher, mode, slots, platform.node(), os.getpid(), LEASE_S
                 )
-                held = [_held(item) for item in moves.held(cursor, self._dispatcher)]
-            self._queues = list(Queue.objects.values_list("id", flat=True))
+                self._queues.read(cursor)
+                held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
             generation = Instance.objects.values_list("generation", flat=True).get()
             return Registration(str(self._dispatcher), self._epoch, generation, held, former)
 
         try:
             return self._guarded(work)
-        except ProgrammingError as exc:  # PostgreSQL's word for a table that is not there (yet)
+        except (ProgrammingError, Instance.DoesNotExist) as exc:  # a table, or its first row, is not there (yet)
             connection.close()
             raise StoreUnavailable(f"is it migrated? {exc}") from exc
 
@@ -102,14 +105,18 @@ class DjangoStore:
 
     def _exchange(self, exchange: Exchange) -> Exchanged:
         now = time.time()
-        if exchange.look and exchange.writes_nothing and not self._anything_to_do(now):
-            return Exchanged()
         answer = Exchanged()
+        if exchange.look:
+            self._look_for_unmatched(exchange, answer)
+            if exchange.writes_nothing and not self._anything_to_do(exchange, now):
+                return answer
         with transaction.atomic(), connection.cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, [moves.Begun(UUID(b.task), b.attempt, now - b.ago_s) for b in exchange.begun])
+            begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun])
+            if any(map(is_loss, exchange.ended)):
+                self._cancel_losses(cursor, exchange)
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
             self._count_closed(ended)
             reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
@@ -121,26 +128,35 @@ class DjangoStore:
                     (str(task), attempt) for task, attempt in moves.cancel_requests(cursor, self._dispatcher)
                 ]
                 dropped += self._look(cursor, now)
+            dropped += self._reject_unmatched(cursor, exchange, now)
             if exchange.functions:
                 answer.functions = moves.blobs(cursor, sorted(exchange.functions))
             if exchange.adopt:
                 self._adopt(cursor, exchange, answer)
             if exchange.recall:
-                answer.held = [_held(item) for item in moves.held(cursor, self._dispatcher)]
+                answer.held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
             if exchange.claim and not answer.lease_lost:
-                self._claim(cursor, exchange.claim, now, answer)
+                self._claim(cursor, exchange, now, answer)
             self._tally.flush(cursor)
         self._tally.committed()
         answer.stale = len(exchange.ended) - len(ended)
         self._announce(exchange, begun, ended, dropped)
         return answer
 
-    def _anything_to_do(self, now: float) -> bool:
+    def _cancel_losses(self, cursor: Any, exchange: Exchange) -> None:
+        """A loss ends what was to be cancelled as that, even if this dispatcher has not looked since."""
+        asked = {(str(task), attempt) for task, attempt in moves.cancel_requests(cursor, self._dispatcher)}
+        exchange.ended = [
+            as_cancelled(item) if is_loss(item) and (item.task, item.attempt) in asked else item
+            for item in exchange.ended
+        ]
+
+    def _anything_to_do(self, exchange: Exchange, now: float) -> bool:
         """Whether a look, which nobody has rung for, finds anything: reading takes no lock and makes no commit."""
         with connection.cursor() as cursor:
             due = moves.next_due(cursor)
             return (
-                moves.has_work(cursor, self._queues, now)
+                (exchange.claim > 0 and moves.has_work(cursor, self._queues.matched(exchange.room), now))
                 or (due is not None and due <= now)
                 or bool(moves.has_expired(cursor, now))
                 or bool(moves.cancel_requests(cursor, self._dispatcher))
@@ -153,12 +169,68 @@ class DjangoStore:
         self._count_closed(expired)
         return expired
 
-    def _claim(self, cursor: Any, limit: int, now: float, answer: Exchanged) -> None:
-        claimed = moves.claim(cursor, self._dispatcher, self._queues, limit, CLAIM_BYTES, now)
-        answer.claimed = [_claimed(item) for item in claimed]
-        answer.more = len(claimed) < limit and sum(len(item.payload) for item in claimed) >= CLAIM_BYTES
+    def _claim(self, cursor: Any, exchange: Exchange, now: float, answer: Exchanged) -> None:
+        if len(exchange.room) > 1:
+            claimed = self._claim_for_several(cursor, exchange, now, answer)
+        else:
+            queues = self._queues.matched(exchange.room)
+            claimed = moves.claim(cursor, self._dispatcher, queues, exchange.claim, CLAIM_BYTES, now)
+        answer.claimed = [self._claimed(cursor, item) for item in claimed]
+        if len(claimed) < exchange.claim:
+            is_cut = sum(len(item.payload) for item in claimed) >= CLAIM_BYTES
+            # What was rung for may stand in a queue that nobody knew: then there is another turn at once.
+            answer.more = is_cut or self._queues.read(cursor)
         for item in claimed:
             self._tally.moved(item.owner, State.QUEUED, State.RUNNING)
+
+    def _claim_for_several(self, cursor: Any, exchange: Exchange, now: float, answer: Exchanged) -> list[moves.Claimed]:
+        """For workers of several Pythons: looks who stands in line, and claims for each set of Pythons its share."""
+        room = exchange.room
+        queues = self._queues.matched(room)
+        able = {queue: self._queues.able(queue, room) for queue in queues}
+        line = moves.heads(cursor, queues, exchange.claim, now) if queues else []
+        share = share_out([able[queue] for queue in line], room)
+        answer.left = share.left
+        claimed: list[moves.Claimed] = []
+        left_bytes = CLAIM_BYTES
+        for pythons, n in share.given.items():
+            if left_bytes <= 0:
+                break
+            ours = [queue for queue in queues if able[queue] == pythons]
+            claimed += moves.claim(cursor, self._dispatcher, ours, n, left_bytes, now)
+            left_bytes = CLAIM_BYTES - sum(len(item.payload) for item in claimed)
+        return sorted(claimed, key=lambda item: (-item.priority, item.task))
+
+    def _look_for_unmatched(self, exchange: Exchange, answer: Exchanged) -> None:
+        """Names the queues whose tasks no worker can run, neither ours nor another dispatcher's. Without workers
+        of our own that is for others to say: tasks may wait for the first one."""
+        answer.unmatched = []
+        with connection.cursor() as cursor:
+            self._queues.read(cursor)
+            if not exchange.pythons:
+                return
+            if waiting := moves.queues_with_tasks(cursor, self._queues.unmatched(exchange.pythons)):
+                others = moves.snapshots(cursor, but=self._dispatcher)
+                answer.pythons = exchange.pythons | connected_pythons(others)
+                unmatched = set(self._queues.unmatched(answer.pythons))
+                answer.unmatched = [self._queues.requirements(cursor, q) for q in waiting if q in unmatched]
+
+    def _reject_unmatched(self, cursor: Any, exchange: Exchange, now: float) -> list[moves.Closed]:
+        rejected: list[moves.Closed] = []
+        for item in exchange.unmatched:
+            queue = self._queues.named(item.requirements)
+            if queue is not None:
+                rejected += moves.reject_unmatched(
+                    cursor, queue, item.message, queued_before=now - item.waited_s, now=now, limit=LOOK_BATCH
+                )
+        self._count_closed(rejected)
+        return rejected
+
+    def _claimed(self, cursor: Any, item: moves.Claimed) -> Claimed:
+        return _claimed(item, self._queues.requirements(cursor, item.queue))
+
+    def _held(self, cursor: Any, item: moves.Held) -> Claimed:
+        return _held(item, self._queues.requirements(cursor, item.queue))
 
     def _adopt(self, cursor: Any, exchange: Exchange, answer: Exchanged) -> None:
         wanted = {key: attempt for key in exchange.adopt if (attempt := _attempt(key)) is not None}
@@ -168,7 +240,7 @@ class DjangoStore:
         for key in exchange.adopt:
             item = found.get(wanted[key]) if key in wanted else None
             if item is not None:
-                answer.adopted.append(_held(item))
+                answer.adopted.append(self._held(cursor, item))
             elif wanted.get(key) not in others:
                 answer.refused.append(key)
 
@@ -246,11 +318,17 @@ class Announcer:
 def _policy(text: str | None, at_most_once: bool, max_attempts: int) -> Policy:
     fields = json.loads(text) if text else {}
     return Policy(
-        at_most_once, max_attempts, int(fields.get("retries", 0)), float(fields.get("backoff_s", Policy().backoff_s))
+        at_most_once,
+        max_attempts,
+        int(fields.get("retries", 0)),
+        float(fields.get("backoff_s", DEFAULT_POLICY.backoff_s)),
+        tuple(fields.get("retry_on") or ()),
+        bool(fields.get("fresh_process", False)),
+        fields.get("memory_limit_mb"),
     )
 
 
-def _claimed(item: moves.Claimed) -> Claimed:
+def _claimed(item: moves.Claimed, requirements: str) -> Claimed:
     return Claimed(
         str(item.task),
         item.attempt,
@@ -262,10 +340,11 @@ def _claimed(item: moves.Claimed) -> Claimed:
         item.starts,
         item.deaths,
         item.failures,
+        requirements=requirements,
     )
 
 
-def _held(item: moves.Held) -> Claimed:
+def _held(item: moves.Held, requirements: str) -> Claimed:
     return Claimed(
         str(item.task),
         item.attempt,
@@ -278,6 +357,8 @@ def _held(item: moves.Held) -> Claimed:
         item.deaths,
         item.failures,
         begun=item.begun,
+        cancelled=item.cancel_requested,
+        requirements=requirements,
     )
 
 
@@ -299,6 +380,10 @@ def _report(item: Ended, now: float) -> moves.Report:
         item.tail or None,
         item.dropped,
     )
+
+
+def _begun(item: Begin, now: float) -> moves.Begun:
+    return moves.Begun(UUID(item.task), item.attempt, now - item.ago_s, item.worker or None)
 
 
 def _ended(item: Ended, now: float) -> moves.Ended:

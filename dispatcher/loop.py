@@ -19,7 +19,7 @@ from typing import Protocol
 import zmq
 
 from dispatcher.scheduler import Scheduler, Send
-from dispatcher.store import Exchange, Exchanged, TaskStore
+from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
@@ -140,6 +140,7 @@ class Loop:
         drain_s: after a stop was asked for, what runs may go on for so long.
         leave_s: and, if it is longer, what runs on workers that are stopping as well: nobody takes it from them later.
         alive: is given each time that the store has answered.
+        on_printed: takes what runs print; it must not block.
     """
 
     def __init__(
@@ -152,7 +153,9 @@ class Loop:
         drain_s: float = DRAIN_S,
         leave_s: float = DRAIN_S,
         alive: SignOfLife | None = None,
+        on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
+        self._on_printed = on_printed
         self._core = scheduler
         self._link = link
         self._clock = clock
@@ -162,11 +165,17 @@ class Loop:
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._rung = False
+        self._asked_to_look = False
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
+        self._waker.wake()
+
+    def look(self) -> None:
+        """Somebody wants a running task ended: the store says which. From any thread."""
+        self._asked_to_look = True
         self._waker.wake()
 
     def stop(self) -> None:
@@ -239,10 +248,16 @@ class Loop:
         if self._rung:
             self._rung = False
             self._core.ring()
+        if self._asked_to_look:
+            self._asked_to_look = False
+            self._core.look()
         sends += self._core.expire(now=now)
         while sends:
             self._core.unsent(self._link.send(sends, now))
             sends = self._received(now) if self._link.has_answers else []
+        printed = self._core.printed()
+        if printed and self._on_printed is not None:
+            self._on_printed(printed)
         exchange = self._core.exchange()
         if exchange is not None:
             self._thread.ask(exchange)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.policies import as_cancelled, is_loss, share_out
+from dispatcher.store import (
+    DEFAULT_POLICY,
+    Begin,
+    Claimed,
+    Ended,
+    Exchange,
+    Exchanged,
+    Policy,
+    Registration,
+    Released,
+    Unmatched,
+)
+from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
+from everythingfaas.pythons import Minor, matches
 from everythingfaas.status import Event, State, check_move
 
 
@@ -27,6 +43,8 @@ class MemoryTask:
     failures: int = 0
     begun: bool = False
     begun_attempt: int = 0
+    requirements: str = ""
+    queued_at: float = 0.0
     cancel_requested: bool = False
     result: bytes | None = None
     history: list[tuple[Event, int]] = field(default_factory=list)
@@ -35,7 +53,8 @@ class MemoryTask:
 class MemoryStore:
     """A `TaskStore` without a database: the same moves, by the same table."""
 
-    def __init__(self, dispatcher: str = "memory") -> None:
+    def __init__(self, dispatcher: str = "memory", *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.tasks: dict[str, MemoryTask] = {}
         self.functions: dict[str, bytes] = {}
         self.epoch = 0
@@ -46,6 +65,7 @@ class MemoryStore:
         self._queue: deque[str] = deque()
 
     def submit(self, task: MemoryTask) -> None:
+        task.queued_at = self._clock()
         self.tasks[task.task] = task
         self._queue.append(task.task)
 
@@ -67,6 +87,8 @@ class MemoryStore:
         for begin in exchange.begun:
             self._begin(begin)
         for ended in exchange.ended:
+            if is_loss(ended) and self.tasks[ended.task].cancel_requested:
+                ended = as_cancelled(ended)  # noqa: PLW2901
             if not self._end(ended, ended.event):
                 answer.stale += 1
             else:
@@ -86,9 +108,12 @@ class MemoryStore:
                 for row in self.tasks.values()
                 if row.cancel_requested and row.state is State.RUNNING
             ]
+            self._look_for_unmatched(exchange.pythons, answer)
+        for unmatched in exchange.unmatched:
+            self._reject(unmatched)
         if exchange.recall:
             answer.held = self._held()
-        answer.claimed = self._claim(exchange.claim)
+        self._claim(exchange, answer)
         return answer
 
     def close(self) -> None:
@@ -97,19 +122,37 @@ class MemoryStore:
     def _held(self) -> list[Claimed]:
         return [self._claimed(self.tasks[task]) for task in self._given]
 
-    def _claim(self, limit: int) -> list[Claimed]:
+    def _claim(self, exchange: Exchange, answer: Exchanged) -> None:
         ready = [self.tasks[task] for task in self._queue if self.tasks[task].state is State.QUEUED]
         ready.sort(key=lambda row: -row.priority)
-        claimed = []
-        for row in ready[:limit]:
+        able = [frozenset(python for python in exchange.room if matches(row.requirements, python)) for row in ready]
+        share = share_out([pythons for pythons in able if pythons], exchange.room)
+        if len(exchange.room) > 1:
+            answer.left = share.left
+        for row, pythons in zip(ready, able, strict=True):
+            if not share.given[pythons]:
+                continue
+            share.given[pythons] -= 1
             self._move(row, Event.CLAIM)
             row.attempt += 1
             if row.policy.at_most_once:
                 row.starts += 1
             self._given[row.task] = None
-            claimed.append(self._claimed(row))
+            answer.claimed.append(self._claimed(row))
         self._queue = deque(task for task in self._queue if self.tasks[task].state is State.QUEUED)
-        return claimed
+
+    def _look_for_unmatched(self, pythons: frozenset[Minor], answer: Exchanged) -> None:
+        queued = {row.requirements for row in self.tasks.values() if row.state is State.QUEUED} if pythons else set()
+        answer.pythons = pythons
+        answer.unmatched = sorted(r for r in queued if not any(matches(r, python) for python in pythons))
+
+    def _reject(self, unmatched: Unmatched) -> None:
+        queued_before = self._clock() - unmatched.waited_s
+        for row in self.tasks.values():
+            is_there = row.state is State.QUEUED and row.requirements == unmatched.requirements
+            if is_there and row.queued_at <= queued_before:
+                self._move(row, Event.REJECT)
+                row.result = dump(WorkerFailure(unmatched.message))
 
     def _claimed(self, row: MemoryTask) -> Claimed:
         return Claimed(
@@ -124,6 +167,8 @@ class MemoryStore:
             row.deaths,
             row.failures,
             begun=row.begun_attempt == row.attempt,
+            cancelled=row.cancel_requested,
+            requirements=row.requirements,
         )
 
     def _begin(self, begin: Begin) -> None:
@@ -150,17 +195,25 @@ class MemoryStore:
 
     def _release(self, released: Released) -> None:
         row = self.tasks[released.task]
+        # What somebody has asked to end is not begun once more.
+        event = Event.CANCEL if row.cancel_requested else Event.REQUEUE
         if released.ended is not None:
-            if self._end(released.ended, Event.REQUEUE):
-                self._queue.append(row.task)
+            if self._end(released.ended, event):
+                self._reopened(row)
             return
         if row.state is not State.RUNNING or row.attempt != released.attempt:
             return
-        if row.policy.at_most_once:
+        if row.policy.at_most_once and event is Event.REQUEUE:
             row.starts -= 1
-        self._move(row, Event.REQUEUE)
+        self._move(row, event)
         self._given.pop(row.task, None)
-        self._queue.append(row.task)
+        self._reopened(row)
+
+    def _reopened(self, row: MemoryTask) -> None:
+        if row.state is State.QUEUED:
+            self._queue.append(row.task)
+        else:
+            row.result = dump(TaskCancelled("cancelled"))
 
     def _move(self, row: MemoryTask, event: Event) -> None:
         row.state = check_move(row.state, event)

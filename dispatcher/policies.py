@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
-from dispatcher.store import Claimed, Ended, Released
+from msgspec.structs import replace
+
+from dispatcher.store import Claimed, Ended, Policy, Released
 from everythingfaas.failures import TaskCancelled, WorkerFailure, dump
+from everythingfaas.pythons import Minor, allowed, names
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Report
 
@@ -21,8 +26,11 @@ PREFETCH_TURNS = 3
 PREFETCH_MAX = 128
 #: Of tasks that are shorter than this each slot gets at least the next one.
 NEXT_S = 0.25
+_LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
+#: What becomes of an interpreter that runs another one's code.
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL})
 
 
 class Load(Protocol):
@@ -37,6 +45,13 @@ class Load(Protocol):
 
 
 L = TypeVar("L", bound=Load)
+
+
+class Share(NamedTuple):
+    """What `share_out` gives out."""
+
+    given: Counter[frozenset[Minor]]  #: how many tasks, by the Pythons that may run them
+    left: frozenset[Minor]  #: the Pythons that could run more, had their workers room
 
 
 def choose(workers: Iterable[L]) -> L | None:
@@ -68,12 +83,53 @@ def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
     return min(wanted, slots * PREFETCH_MAX)
 
 
-def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> Ended | Released:
+def share_out(order: Iterable[frozenset[Minor]], room: Mapping[Minor, int]) -> Share:
+    """How many queued tasks to give out to workers of several Pythons.
+
+    Args:
+        order: for each task, the first one first, the Pythons that may run it, of those that there is room for.
+        room: how many tasks the workers of each Python take.
+
+    A task is given out if a place for it is left, whichever of the earlier ones stands where: that is so as long as
+    no set of Pythons has more tasks that only they may run than places. (So what any may run does not take the
+    place of what only one may.) Who comes first is served first, and no place stays empty that somebody could have.
+
+    >>> old, new = (3, 11), (3, 12)
+    >>> share = share_out([frozenset({old, new}), frozenset({old}), frozenset({old})], {old: 1, new: 1})
+    >>> dict(share.given) == {frozenset({old, new}): 1, frozenset({old}): 1}, share.left
+    (True, frozenset({(3, 11)}))
+    """
+    teams = [frozenset(team) for n in range(1, len(room) + 1) for team in itertools.combinations(room, n)]
+    places = {team: sum(room[python] for python in team) for team in teams}
+    given: Counter[frozenset[Minor]] = Counter()
+    refused: set[frozenset[Minor]] = set()
+    for able in order:
+        wider = [team for team in teams if able <= team]
+        if not able or able in refused or not all(places[team] for team in wider):
+            refused.add(able)
+            continue
+        given[able] += 1
+        for team in wider:
+            places[team] -= 1
+    return Share(given, frozenset().union(*refused))
+
+
+def verdict(
+    task: Claimed,
+    report: Report,
+    *,
+    worker: str,
+    cancelled: bool,
+    chance: float = 0.0,
+    foreign: Minor | None = None,
+) -> Ended | Released:
     """What becomes of `task` after an attempt that ended as `report` says.
 
     Args:
         worker: its name, for the record.
         cancelled: somebody has asked to end the task.
+        chance: from 0 to 1, a different one each time: spreads retries that would come all at once.
+        foreign: the Python that ran it, if the function may be another one's and has never ended well there.
     """
     outcome = report.outcome
     starts = task.starts + (report.begun and not task.begun and not task.policy.at_most_once)
@@ -115,17 +171,19 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
             f"function exceeded deadline of {task.deadline_s:g} s" if task.deadline_s else "exceeded deadline"
         )
     if raised:
-        if task.failures < task.policy.retries and not task.policy.at_most_once:
+        if task.failures < task.policy.retries and not task.policy.at_most_once and _is_retried(task.policy, report):
             return Released(
                 ended(Event.POSTPONE, b"", _summary(report)),
                 task.task,
                 task.attempt,
-                min(task.policy.backoff_s * 2.0 ** min(task.failures, 64), BACKOFF_MAX_S),
+                backoff(task.policy, task.failures, chance),
             )
         return ended(Event.FAIL, report.result.data, _summary(report))
     if not report.begun:
         return Released(None, task.task, task.attempt)
     what = describe(outcome, report)
+    if foreign is not None and outcome is Outcome.DIED and report.exit_signal in CRASHES:
+        return give_up(f"{what}; {_written_elsewhere(task, foreign)}")
     if task.policy.at_most_once:
         return give_up(f"{what}; it may have had effects, and its policy allows one start only")
     if task.deaths + 1 >= MAX_DEATHS:
@@ -133,6 +191,46 @@ def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> E
     if starts >= task.policy.max_attempts:
         return give_up(f"{what}; that was attempt {starts} of {task.policy.max_attempts}")
     return Released(ended(Event.REQUEUE, b"", f"WorkerFailure: {what}"), task.task, task.attempt)
+
+
+def is_loss(ended: Ended) -> bool:
+    """Whether the task fails because of what happened to its attempt, and not by what the function did."""
+    return ended.event is Event.FAIL and ended.outcome in _LOSSES
+
+
+def as_cancelled(ended: Ended) -> Ended:
+    """The same end of a task that somebody has asked to cancel, of which the dispatcher had not heard yet."""
+    result = dump(TaskCancelled("the task was cancelled"))
+    return replace(ended, event=Event.CANCEL, result=result, summary="TaskCancelled")
+
+
+def backoff(policy: Policy, failures: int, chance: float) -> float:
+    """How long a retry waits after `failures` earlier ones: the back-off, doubled for each, and up to half as much
+    again by chance.
+
+    >>> policy = Policy(backoff_s=2.0)
+    >>> backoff(policy, 0, 0.0), backoff(policy, 3, 0.0), backoff(policy, 3, 1.0), backoff(policy, 99, 0.0)
+    (2.0, 16.0, 24.0, 3600.0)
+    """
+    return min(policy.backoff_s * 2.0 ** min(failures, 64), BACKOFF_MAX_S) * (1.0 + chance / 2.0)
+
+
+def _is_retried(policy: Policy, report: Report) -> bool:
+    """Whether what was raised is named by `retry_on`, with or without its module."""
+    if not policy.retry_on:
+        return True
+    name = report.error.type_name if report.error else ""
+    return name in policy.retry_on or name.rpartition(".")[2] in policy.retry_on
+
+
+def _written_elsewhere(task: Claimed, python: Minor) -> str:
+    here = names([python])
+    maybe = names(allowed(task.requirements) or (), ", ")
+    return (
+        f"the function was probably written by another Python than the worker's {here}"
+        f" (by its code {f'one of {maybe}' if maybe else 'none that we know'}): register it again from Python {here},"
+        " or say with `python` which one wrote it, and have a worker of that"
+    )
 
 
 def failed(task: Claimed, message: str) -> Ended:
@@ -157,7 +255,7 @@ def describe(outcome: Outcome, report: Report) -> str:
     if outcome is Outcome.LOST:
         return "worker lost while the function ran"
     if outcome is Outcome.MEMORY:
-        return "process killed for using more memory than it may"
+        return report.error.message if report.error else "process killed for using more memory than it may"
     if report.exit_signal is not None:
         return f"process died of signal {report.exit_signal} ({signal_name(report.exit_signal)})"
     return f"process ended with exit code {report.exit_code} before the function returned"

@@ -184,7 +184,8 @@ class RouterLink(ABC):
 
     def _send(self, send: Send, now: float) -> bool:
         if isinstance(send.message, Refuse) and not send.message.again:
-            self.rejects.count(f"refused, {send.message.reason}", now)
+            # What follows a comma is the peer's own, or advice to it.
+            self.rejects.count(f"refused, {send.message.reason.partition(',')[0]}", now)
         envelope = self._envelope(send)
         if envelope is None:
             return False

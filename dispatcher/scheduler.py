@@ -15,7 +15,8 @@ Three rules keep it right whatever is lost on the way:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.policies import choose, failed, prefetch, verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Registration
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Printed, Registration, Unmatched
+from everythingfaas.pythons import Minor, is_certain, matches, mismatch
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
     PROTOCOL,
@@ -39,6 +41,7 @@ from everythingfaas.wire.messages import (
     Hello,
     Job,
     Kill,
+    Log,
     NeedFunction,
     Pull,
     Refuse,
@@ -65,11 +68,16 @@ GAP_S = 2.0
 KEEP_BYTES = 64 * 1024 * 1024
 #: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
 KNOWN_MAX = 10_000
+#: How long a task waits for a worker that can run it, while there are only others.
+UNMATCHED_S = 60.0
 #: Weight of the newest run in the running mean of how long tasks run, and of the newest turn with the store.
 RUN_WEIGHT = 0.1
 TURN_WEIGHT = 0.2
 #: How long tasks run on a worker that has not run any.
 UNKNOWN_RUN_S = 1.0
+
+#: A worker sends less of one run's output at a time; more is dropped.
+LOG_BYTES = 64 * 1024
 
 Key = tuple[str, int]
 
@@ -91,6 +99,7 @@ class Assignment:
     begun: bool = False
     cancelled: bool = False
     ending: bool = False  #: its end is on the way to the store
+    printed: bool = False  #: something of its output was passed on
 
     @property
     def key(self) -> Key:
@@ -109,6 +118,8 @@ class Worker:
     ahead: int = 0  #: how many attempts it gets beyond its slots
     stalled: bool = False  #: it has given back what waited behind a long task
     draining: bool = False
+    blocked: bool = False  #: the last `Run` for it could not be sent, and it has said nothing since
+    confirmed: bool = False  #: it has said something after its Welcome, so it hears us
     credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
     pulled: int = 0  #: number of its last `Pull`
     assigned: dict[Key, Assignment] = field(default_factory=dict)
@@ -125,7 +136,7 @@ class Worker:
     @property
     def takes(self) -> bool:
         """Whether it may be sent anything now."""
-        return not self.draining and self.credit != 0
+        return self.confirmed and not self.blocked and not self.draining and self.credit != 0
 
     @property
     def room(self) -> int:
@@ -136,7 +147,7 @@ class Worker:
         return self._granted(max(0, self.slots - self.load))
 
     def _granted(self, wanted: int) -> int:
-        if self.draining:
+        if self.draining or self.blocked or not self.confirmed:
             return 0
         return wanted if self.credit is None else min(wanted, self.credit)
 
@@ -172,10 +183,14 @@ class Scheduler:
         task_deadline_s: float | None = None,
         grace_s: float = LOST_AFTER_S,
         max_result_bytes: int = 64 * 1024 * 1024,
+        unmatched_s: float = UNMATCHED_S,
         pulls: bool = False,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._me = registration
+        self._unmatched_s = unmatched_s
         self._pulls = pulls
+        self._chance = chance
         self._task_deadline_s = task_deadline_s
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
@@ -188,8 +203,11 @@ class Scheduler:
         self._acks: dict[Key, bytes] = {}
         self._next = Exchange()
         self._under_way: Exchange | None = None
-        self._work = True  # there may be something to claim
+        self._work: bool | frozenset[Minor] = True  # there may be something to claim, for workers of these Pythons
+        self._unmatched: dict[str, float] = {}  # requirements that no worker has matched since
+        self._proven: set[tuple[str, Minor]] = set()  # functions that have ended well on this Python
         self._prefetching = True
+        self._printed: list[Printed] = []
         self._run_number = registration.epoch << 32
         self._look_at = now
         self._renew_at = now + RENEW_S
@@ -244,21 +262,33 @@ class Scheduler:
         if self._under_way is not None:
             return None
         if self._work and not self._stopping:
-            self._next.claim = self._appetite()
+            self._next.room = self._appetite()
         if not self._next:
             return None
         self._under_way, self._next = self._next, Exchange()
         self._asked_at = self._turn_at
-        if self._under_way.claim:
-            self._work = False  # until a ring, a full claim or the next look says otherwise
+        if room := self._under_way.room:
+            # Until a ring, a full claim or the next look says otherwise. Of workers that are full nothing was asked.
+            hungry = {w.hello.python for w in self._workers.values()} if self._work is True else self._work
+            self._work = frozenset(hungry or ()) - room.keys()
         return self._under_way
 
-    def _appetite(self) -> int:
-        if self._prefetching:
-            for worker in self._workers.values():
+    def printed(self) -> list[Printed]:
+        """The output that has come in since this was asked last. To be passed on, or dropped."""
+        printed, self._printed = self._printed, []
+        return printed
+
+    def _appetite(self) -> dict[Minor, int]:
+        """How many tasks the workers of each Python take for which there may be some."""
+        room: dict[Minor, int] = {}
+        for worker in self._workers.values():
+            if self._prefetching:
                 worker.look_ahead(self._turn_s)
-            return sum(max(0, worker.room) for worker in self._workers.values())
-        return sum(worker.free for worker in self._workers.values())
+            n = worker.room if self._prefetching else worker.free
+            python = worker.hello.python
+            if n > 0 and (isinstance(self._work, bool) or python in self._work):
+                room[python] = room.get(python, 0) + n
+        return room
 
     def snapshot(self) -> list[dict[str, Any]]:
         """The workers, for people."""
@@ -287,6 +317,7 @@ class Scheduler:
         if worker is None:
             return [] if isinstance(message, Bye) else [Send(peer, Refuse("unknown worker", again=True))]
         worker.heard_at = now
+        self._hears_us(worker)
         match message:
             case Begun():
                 for start in message.starts:
@@ -306,6 +337,8 @@ class Scheduler:
                 self._pulled(worker, message)
             case Drain():
                 worker.draining = True
+            case Log():
+                self._log(worker, message)
             case Bye():
                 self._lose(worker, left=True)
         return []
@@ -326,7 +359,9 @@ class Scheduler:
         if known is not None and hello.number <= known.hello.number:
             return []  # late or doubled: what it says is no longer so
         self._run_number += 1
-        worker = Worker(peer, hello, heard_at=now, beat_at=now + HEARTBEAT_S)
+        # A worker that says Hello again and again hears no Welcome: as if it said nothing.
+        heard_at = known.heard_at if known is not None and not known.confirmed else now
+        worker = Worker(peer, hello, heard_at=heard_at, beat_at=now + HEARTBEAT_S)
         worker.welcomed = worker.told_run = self._run_number
         worker.credit = 0 if hello.pulls else None
         held = dict.fromkeys((attempt.task, attempt.attempt) for attempt in hello.held)
@@ -344,11 +379,12 @@ class Scheduler:
             if orphan is not None:
                 orphan.sent_in = worker.welcomed
                 worker.take(orphan)
-            elif key not in self._assignments and key not in self._adopting:
-                self._adopting[key] = peer
-                self._next.adopt.append(key)
+            elif key not in self._assignments:
+                if key not in self._adopting:
+                    self._next.adopt.append(key)
+                self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
         self._workers[peer] = worker
-        self._work = True
+        self._renew_at = now  # with a snapshot that has it
         return [
             Send(
                 peer,
@@ -365,6 +401,11 @@ class Scheduler:
                 ),
             )
         ]
+
+    def _hears_us(self, worker: Worker) -> None:
+        if worker.blocked or not worker.confirmed:
+            worker.blocked, worker.confirmed = False, True
+            self._work = True
 
     def _under_another_peer(self, hello: Hello) -> Worker | None:
         """This very worker, on the connection that it had before."""
@@ -389,8 +430,11 @@ class Scheduler:
         """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
         for send in sends:
             worker = self._workers.get(send.peer)
+            if worker is not None and isinstance(send.message, Function):
+                worker.functions.discard(send.message.function)
             if worker is None or not isinstance(send.message, Run):
                 continue  # heartbeats find out what else was lost
+            worker.blocked = True  # or it would be claimed for and sent to again at once, and so on
             for job in send.message.jobs:
                 self._unbegun(worker, (job.task, job.attempt))
 
@@ -399,7 +443,14 @@ class Scheduler:
         if assignment is None or assignment.begun:
             return
         assignment.begun = True
-        self._next.begun.append(Begin(key[0], key[1], ago_s))
+        self._next.begun.append(Begin(key[0], key[1], ago_s, worker.hello.name))
+
+    def _log(self, worker: Worker, log: Log) -> None:
+        for entry in log.entries:
+            assignment = worker.assigned.get((entry.task, entry.attempt))
+            if assignment is not None and len(entry.data) <= LOG_BYTES:
+                assignment.printed = True
+                self._printed.append(Printed(entry.task, entry.attempt, entry.data, entry.dropped))
 
     def _reports(self, worker: Worker, reports: Iterable[Report]) -> list[Send]:
         late = []
@@ -421,15 +472,32 @@ class Scheduler:
             return  # said before; the acknowledgement follows the commit
         if report.begun:
             worker.ran(report.elapsed_s)
-        self._end(assignment, report, worker.hello.name)
+        self._end(assignment, report, worker.hello.name, self._foreign(worker, assignment.task, report.outcome))
 
-    def _end(self, assignment: Assignment, report: Report, worker: str) -> None:
+    def _foreign(self, worker: Worker, task: Claimed, outcome: Outcome) -> Minor | None:
+        """The Python of `worker`, if nobody knows whether it can run this function.
+
+        What a function has been able to do on a Python is remembered for as long as this process lives, and for
+        some thousands of them: one that is forgotten, and then crashes, has one try less than it might have.
+        """
+        if is_certain(task.requirements):
+            return None
+        pair = (task.function, worker.hello.python)
+        if outcome in (Outcome.RETURNED, Outcome.RAISED):
+            if len(self._proven) >= KNOWN_MAX:
+                self._proven.clear()
+            self._proven.add(pair)
+        return None if pair in self._proven else worker.hello.python
+
+    def _end(self, assignment: Assignment, report: Report, worker: str, foreign: Minor | None = None) -> None:
         self._close(assignment)
         decision = verdict(
             assignment.task,
             report,
             worker=worker,
             cancelled=assignment.cancelled,
+            chance=self._chance(),
+            foreign=foreign,
         )
         if isinstance(decision, Ended):
             self._next.ended.append(decision)
@@ -543,6 +611,8 @@ class Scheduler:
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):
             self._work = True
+        elif done.claim and answer.left:
+            self._work = self._work if self._work is True else frozenset(self._work or ()) | answer.left
         elif done.claim:
             self._prefetching = True
         sends = self._settle(done)
@@ -552,10 +622,20 @@ class Scheduler:
         sends += self._adopted(answer)
         for key in answer.cancelled:
             sends += self.cancel(key)
+        if answer.unmatched is not None:
+            self._compare_unmatched(answer.unmatched, answer.pythons, now)
         assignments = [self._assignment(claimed) for claimed in answer.claimed]
         for assignment in assignments:
             self._assignments[assignment.key] = assignment
         return sends + self._assign(assignments)
+
+    def _compare_unmatched(self, unmatched: list[str], pythons: frozenset[Minor], now: float) -> None:
+        """Lets fail what has waited too long for a worker that can run it. Time without any worker does not count."""
+        self._unmatched = {requirements: self._unmatched.get(requirements, now) for requirements in unmatched}
+        for requirements, since in self._unmatched.items():
+            if now >= since + self._unmatched_s:
+                message = mismatch(requirements, pythons)
+                self._next.unmatched.append(Unmatched(requirements, self._unmatched_s, message))
 
     def recall(self) -> None:
         """An exchange was tried again although an earlier try may have been committed: look what we hold."""
@@ -567,6 +647,8 @@ class Scheduler:
         over += [(released.task, released.attempt) for released in done.released]
         for key in over:
             assignment = self._assignments.pop(key, None)
+            if assignment is not None and assignment.printed:
+                self._printed.append(Printed(*key, b"", last=True))
             if assignment is not None and assignment.worker is not None:
                 assignment.worker.assigned.pop(key, None)
         acks: dict[bytes, list[Attempt]] = {}
@@ -614,8 +696,18 @@ class Scheduler:
     def _assign(self, assignments: list[Assignment]) -> list[Send]:
         """Gives what was claimed to workers: one `Run` for each, functions that it lacks before it."""
         jobs: dict[bytes, list[Assignment]] = {}
+        able: dict[str, list[Worker]] = {}
         for assignment in assignments:
-            worker = choose(self._workers.values())
+            requirements = assignment.task.requirements
+            if requirements not in able:
+                able[requirements] = [w for w in self._workers.values() if matches(requirements, w.hello.python)]
+        order = assignments
+        if len({len(workers) for workers in able.values()}) > 1:
+            # Who can go to few workers chooses first.
+            place = {assignment.key: n for n, assignment in enumerate(assignments)}
+            order = sorted(assignments, key=lambda a: len(able[a.task.requirements]))
+        for assignment in order:
+            worker = choose(able[assignment.task.requirements])
             once = assignment.task.policy.at_most_once
             if worker is None or self._stopping or (once and worker.free == 0):
                 # Nobody is left to run it, or it must not wait behind another one. A claim that looks ahead
@@ -627,6 +719,8 @@ class Scheduler:
             jobs.setdefault(worker.peer, []).append(assignment)
         sends: list[Send] = []
         for peer, batch in jobs.items():
+            if order is not assignments:
+                batch.sort(key=lambda a: place[a.key])
             sends += self._run(self._workers[peer], batch)
         return sends
 
@@ -647,7 +741,7 @@ class Scheduler:
     def _assignment(self, task: Claimed) -> Assignment:
         if task.deadline_s is None and self._task_deadline_s is not None:
             task = replace(task, deadline_s=self._task_deadline_s)
-        return Assignment(task, begun=task.begun)
+        return Assignment(task, begun=task.begun, cancelled=task.cancelled)
 
     def _job(self, task: Claimed) -> Job:
         return Job(
@@ -657,7 +751,8 @@ class Scheduler:
             Blob(task.payload),
             task.owner,
             task.deadline_s,
-            fresh=task.deaths > 0,
+            fresh=task.deaths > 0 or task.policy.fresh_process,
+            memory_limit_mb=task.policy.memory_limit_mb,
         )
 
     # --- time, bell, the end
@@ -665,6 +760,11 @@ class Scheduler:
     def ring(self) -> None:
         """There is new work."""
         self._work = True
+
+    def look(self) -> None:
+        """Look at the store with the next exchange, and not only when it is due: something is to be cancelled."""
+        self._next.look = True
+        self._work = True  # what a look finds due is claimed with it
 
     def cancel(self, key: Key) -> list[Send]:
         """Somebody wants this running attempt ended."""
@@ -696,6 +796,7 @@ class Scheduler:
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._next.look = True
+            self._next.pythons = frozenset(w.hello.python for w in self._workers.values() if not w.draining)
             self._next.adopt = list(self._adopting)  # what another dispatcher still has a lease on
             self._work = True
         if now >= self._renew_at:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from everythingfaas.pythons import Minor
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Error
 
@@ -27,6 +28,9 @@ class Policy(Struct, frozen=True):
     max_attempts: int = 3  #: limits `starts`
     retries: int = 0  #: how often a function that raised is tried again
     backoff_s: float = 1.0  #: before the first such retry, doubled each time
+    retry_on: tuple[str, ...] = ()  #: names of the exceptions that are tried again; none: all
+    fresh_process: bool = False  #: each run in a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all processes of a run may use together
 
 
 DEFAULT_POLICY = Policy()
@@ -46,6 +50,8 @@ class Claimed(Struct, frozen=True):
     deaths: int = 0
     failures: int = 0
     begun: bool = False  #: this attempt's begin is recorded
+    cancelled: bool = False  #: somebody has asked to end it
+    requirements: str = ""  #: of its queue: who may run it, see `everythingfaas.pythons`
 
 
 class Ended(Struct, frozen=True):
@@ -85,6 +91,25 @@ class Begin(Struct, frozen=True):
     task: str
     attempt: int
     ago_s: float
+    worker: str = ""
+
+
+class Printed(Struct, frozen=True):
+    """What a running attempt has printed, for those who watch it."""
+
+    task: str
+    attempt: int
+    data: bytes
+    dropped: int = 0  #: bytes left out behind it
+    last: bool = False  #: the attempt has ended, and what is kept of its output is with it
+
+
+class Unmatched(Struct, frozen=True):
+    """What has waited for so long in a queue that no connected worker matches is to fail."""
+
+    requirements: str
+    waited_s: float
+    message: str
 
 
 @dataclass(slots=True)
@@ -94,21 +119,35 @@ class Exchange:
     ended: list[Ended] = field(default_factory=list)
     released: list[Released] = field(default_factory=list)
     begun: list[Begin] = field(default_factory=list)
-    claim: int = 0  #: how many attempts may be given out
+    room: dict[Minor, int] = field(default_factory=dict)  #: how many attempts may be given out, by the workers' Python
     functions: set[str] = field(default_factory=set)  #: bytes wanted of these
     #: Attempts that a returning worker holds. What is neither adopted nor refused is another dispatcher's as long as
     #: that one's lease lasts: ask again.
     adopt: list[tuple[str, int]] = field(default_factory=list)
-    look: bool = False  #: once a second: due and expired tasks, cancellations
+    look: bool = False  #: once a second: due, expired and unmatched tasks, cancellations
+    pythons: frozenset[Minor] = frozenset()  #: of all workers, for the look
+    unmatched: list[Unmatched] = field(default_factory=list)  #: to fail
     renew: bool = False  #: this dispatcher's lease
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people
     recall: bool = False  #: after a failed exchange: list everything held, to find what was lost with it
 
     @property
+    def claim(self) -> int:
+        """How many attempts may be given out."""
+        return sum(self.room.values())
+
+    @property
     def writes_nothing(self) -> bool:
         """It only asks: whether there is something to claim, or due."""
         return not (
-            self.ended or self.released or self.begun or self.functions or self.adopt or self.renew or self.recall
+            self.ended
+            or self.released
+            or self.begun
+            or self.functions
+            or self.adopt
+            or self.renew
+            or self.recall
+            or self.unmatched
         )
 
     def __bool__(self) -> bool:
@@ -116,12 +155,13 @@ class Exchange:
             self.ended
             or self.released
             or self.begun
-            or self.claim
+            or self.room
             or self.functions
             or self.adopt
             or self.look
             or self.renew
             or self.recall
+            or self.unmatched
         )
 
 
@@ -137,6 +177,11 @@ class Exchanged:
     held: list[Claimed] | None = None  #: answer to `recall`
     stale: int = 0  #: ended attempts that were too late and changed nothing
     more: bool = False  #: fewer were claimed than asked for, and yet there are more
+    left: frozenset[Minor] = frozenset()  #: of several Pythons, those for which more is queued than they had room for
+    unmatched: list[str] | None = (
+        None  #: requirements of queued tasks that no worker of anybody matches; None: not known
+    )
+    pythons: frozenset[Minor] = frozenset()  #: of all workers of all dispatchers, where something is unmatched
     lease_lost: bool = False
 
 

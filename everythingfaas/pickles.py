@@ -18,11 +18,11 @@ from __future__ import annotations
 import enum
 import pickle  # for the names of its opcodes only
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from everythingfaas.errors import InvalidPayload
 
-__all__ = ["FunctionKind", "check_arguments", "check_function"]
+__all__ = ["FunctionKind", "PickledCode", "check_arguments", "check_function", "read_function"]
 
 #: No module or qualified name is longer, in bytes.
 LONGEST_NAME = 1_000
@@ -43,6 +43,18 @@ class FunctionKind(enum.Enum):
     UNKNOWN = "unknown"  #: a reference or an instance: whether it can be called, a worker finds out
 
 
+class PickledCode(NamedTuple):
+    """What can be seen of a code object in a pickle. Of what cannot be counted there is any number."""
+
+    code: bytes | None  #: its instructions; None where the pickle has them in another form
+    has_qualname: bool  #: as since Python 3.11
+    has_linetable: bool | None  #: as since Python 3.10; None: not known
+    constants: int
+    names: int
+    variables: int
+    cells: int  #: variables that it shares with the functions around it and in it
+
+
 def check_function(raw: bytes, *, max_opcodes: int = 200_000) -> FunctionKind:
     """What kind of function the pickle in `raw` holds, as far as can be told without loading it.
 
@@ -50,14 +62,20 @@ def check_function(raw: bytes, *, max_opcodes: int = 200_000) -> FunctionKind:
         InvalidPayload: `raw` is no whole pickle of protocol 2 to 5, or one of plain data, or one of more
             than `max_opcodes` opcodes.
     """
+    return read_function(raw, max_opcodes=max_opcodes)[0]
+
+
+def read_function(raw: bytes, *, max_opcodes: int = 200_000) -> tuple[FunctionKind, list[PickledCode | None]]:
+    """As `check_function`, with all code objects that the pickle makes; None stands for one of unknown form."""
     _check_header(raw, _SEND_FUNCTION)
-    value = _Walk(raw, max_opcodes).run()
+    walk = _Walk(raw, max_opcodes)
+    value = walk.run()
     if isinstance(value, _Data):
         raise InvalidPayload(
             f"payload is {value.noun}, which is data, not a callable; register the function itself, "
             "and pass data as an argument of its tasks"
         )
-    return value.kind
+    return value.kind, [_pickled_code(raw, items) for items in walk.codes]
 
 
 def check_arguments(raw: bytes) -> None:
@@ -169,6 +187,9 @@ _CALLABLE_MAKERS = frozenset(
     }
 )
 
+#: Called with the parts of a code object, these make one.
+_CODE_MAKERS = frozenset({"dill._dill._create_code", "types.CodeType"})
+
 #: Called with anything, these give plain data: what has no opcode, or none in the older protocols.
 _DATA_MAKERS = {
     "_codecs.encode": _BYTES,
@@ -200,7 +221,7 @@ class _Walk:
     Whatever takes more than is there meets an IndexError, which `run` turns into a refusal.
     """
 
-    __slots__ = ("max_opcodes", "memo", "outer", "pos", "raw", "stack")
+    __slots__ = ("codes", "max_opcodes", "memo", "outer", "pos", "raw", "stack")
 
     def __init__(self, raw: bytes, max_opcodes: int) -> None:
         self.raw = raw
@@ -209,6 +230,7 @@ class _Walk:
         self.stack: list[_Value] = []
         self.outer: list[list[_Value]] = []
         self.memo: dict[int, _Value] = {}
+        self.codes: list[list[_Value]] = []  # what code objects are made of
 
     def run(self) -> _Value:
         """The value that the whole pickle stands for."""
@@ -562,15 +584,52 @@ def _reference(module: str, name: str) -> _Global:
 def _made(walk: _Walk, maker: _Value, args: _Value) -> _Value:
     """What calling `maker` with `args` gives.
 
-    All that makes up a function passes here, so this is where to look inside one: the arguments of
-    `_create_code` and `CodeType` hold the bytes of its code, each a `_Span` that says where they are.
+    All that makes up a function passes here, so this is where code objects are found.
     """
     walk.check_call(maker, args)
     if not isinstance(maker, _Global):
         return _OBJECT
+    if maker.name in _CODE_MAKERS:
+        walk.codes.append(args.items if isinstance(args, _Tuple) else [])
     if maker.name in _CALLABLE_MAKERS:
         return _CALLABLE
     if maker.name in _TYPE_LOADERS and isinstance(args, _Tuple) and args.items:
         name = walk.name_in(args.items[0])
         return _Global(f"builtins.{name}" if name.islower() else f"types.{name}", FunctionKind.CALLABLE)
     return _DATA_MAKERS.get(maker.name, _OBJECT)
+
+
+#: How many parts follow the instructions, themselves included: constants, names, variables, file, name, line, line
+#: table, free variables, cells; since 3.11 a qualified name and a table of exceptions as well.
+_PARTS = {10: False, 12: True}
+
+
+def _pickled_code(raw: bytes, items: list[_Value]) -> PickledCode | None:
+    """Finds the instructions by what stands around them: before them numbers, of which there are more or fewer, and
+    in what dill writes since Python 3.10 bytes in front of these; behind them three tuples."""
+    for at in range(4, len(items) - 9):
+        if _is_bytes(items[at]) and all(isinstance(item, _Tuple) for item in items[at + 1 : at + 4]):
+            break
+    else:
+        return None
+    has_qualname = _PARTS.get(len(items) - at)
+    if has_qualname is None:
+        return None
+    code = items[at]
+    return PickledCode(
+        raw[code.start : code.stop] if isinstance(code, _Span) else None,
+        has_qualname,
+        True if has_qualname or _is_bytes(items[0]) else None,
+        _count(items[at + 1]),
+        _count(items[at + 2]),
+        _count(items[at + 3]),
+        _count(items[-2]) + _count(items[-1]),
+    )
+
+
+def _is_bytes(value: _Value) -> bool:
+    return value is _BYTES or (isinstance(value, _Span) and value.noun == "bytes")
+
+
+def _count(value: _Value) -> int:
+    return len(value.items) if isinstance(value, _Tuple) else 1 << 32

@@ -217,6 +217,12 @@ class Settings:
         default=None,
         shown="no deadline",
     )
+    unmatched_s: float = _setting(
+        _seconds,
+        "a number of seconds, more than 0",
+        "How many seconds a task waits for a worker of its Python while only others are connected; then it fails.",
+        default=60.0,
+    )
     max_body_bytes: int = _setting(
         _integer(1), _BYTES_EXPECTED, "The largest request that is read; more answers 413.", default=16 * 1024**2
     )

@@ -56,10 +56,10 @@ class Move(NamedTuple):
 MOVES: dict[tuple[State, Event], Move] = {
     (State.WAITING, Event.PROMOTE): Move(State.QUEUED, "dispatcher", "its time has come"),
     (State.WAITING, Event.REJECT): Move(State.FAILED, "dispatcher", "expired before it began"),
-    (State.WAITING, Event.WITHDRAW): Move(State.CANCELLED, "web", "cancelled before it began"),
+    (State.WAITING, Event.WITHDRAW): Move(State.CANCELLED, "web", "cancelled while it waited"),
     (State.QUEUED, Event.CLAIM): Move(State.RUNNING, "dispatcher", "an attempt is given out: attempt + 1"),
     (State.QUEUED, Event.REJECT): Move(State.FAILED, "dispatcher", "expired, or no worker can ever run it"),
-    (State.QUEUED, Event.WITHDRAW): Move(State.CANCELLED, "web", "cancelled before it began"),
+    (State.QUEUED, Event.WITHDRAW): Move(State.CANCELLED, "web", "cancelled while it waited"),
     (State.RUNNING, Event.BEGIN): Move(State.RUNNING, "dispatcher", "a slot has begun the function: starts + 1"),
     (State.RUNNING, Event.COMPLETE): Move(State.COMPLETED, "dispatcher", "the function returned"),
     (State.RUNNING, Event.FAIL): Move(State.FAILED, "dispatcher", "it raised, or no attempt is left"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import environ
 
+from everythingfaas import __version__
 from everythingfaas.settings import Settings
 
 FAAS = Settings.from_env(os.environ)
@@ -77,6 +78,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
+    "drf_spectacular_sidecar",  # static files
     "api",
     "dispatcher",
     "worker",
@@ -124,6 +126,17 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "UNAUTHENTICATED_USER": None,
     "EXCEPTION_HANDLER": "api.errors.drf_handler",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "EverythingFaaS",
+    "DESCRIPTION": "Send a Python function, run it here, fetch its result.",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
+    "PREPROCESSING_HOOKS": ["api.openapi.each_once"],
+    "POSTPROCESSING_HOOKS": [],  # enumerations stay where they are used
+    "COMPONENT_SPLIT_REQUEST": True,
+    "COMPONENT_SPLIT_PATCH": False,
 }
 
 # Pages load what is ours and nothing else. The guard in front of it all looks at Host and Origin.

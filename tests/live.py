@@ -55,6 +55,8 @@ class Appliance:
 
     url: str
     data_dir: Path | None = None
+    mode: str = ""  #: if known
+    workers_url: str = ""  #: where workers connect, in pull and push
     process: subprocess.Popen[str] | None = None
     http: requests.Session = field(default_factory=requests.Session)
 
@@ -108,16 +110,18 @@ class Appliance:
 @contextmanager
 def running(data_dir: Path, *options: str, cwd: Path = ROOT, **environ: str) -> Iterator[Appliance]:
     """`faas up` with `options` until the block ends."""
-    port = free_port()
+    port, dispatcher_port = free_port(), free_port()
     faas = Path(sys.executable).with_name("faas")
     command = [faas, "up", "--port", str(port), "--data-dir", str(data_dir)]
+    command += ["--dispatcher-port", str(dispatcher_port)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("FAAS_")} | environ
     with subprocess.Popen([*command, *options], cwd=cwd, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line.startswith("ready "), f"faas up said {line!r}"
-            yield Appliance(line.split()[1], data_dir, process)
+            mode = options[options.index("--mode") + 1] if "--mode" in options else "local"
+            yield Appliance(line.split()[1], data_dir, mode, f"tcp://127.0.0.1:{dispatcher_port}", process)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -126,14 +130,16 @@ def running(data_dir: Path, *options: str, cwd: Path = ROOT, **environ: str) -> 
                 process.kill()
 
 
-@pytest.fixture(scope="session")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    """One appliance for the acceptance tests: local mode, four workers, a deadline of two seconds.
+#: Where the acceptance tests run: an appliance of each mode, or what FAAS_URL names, whatever runs behind it.
+PLACES = ("elsewhere",) if os.environ.get("FAAS_URL") else ("local", "pull", "push")
 
-    With FAAS_URL in the environment the tests go there instead, whatever runs behind it.
-    """
-    if url := os.environ.get("FAAS_URL"):
-        yield Appliance(url.rstrip("/"))
+
+@pytest.fixture(scope="session", params=PLACES)
+def appliance(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One appliance for the acceptance tests: four slots, a deadline of two seconds."""
+    if request.param == "elsewhere":
+        yield Appliance(os.environ["FAAS_URL"].rstrip("/"))
         return
-    with running(tmp_path_factory.mktemp("appliance"), "--workers", "4", "--task-deadline", "2") as live:
+    options = ["--mode", request.param, "--workers", "4", "--task-deadline", "2"]
+    with running(tmp_path_factory.mktemp("appliance"), *options) as live:
         yield live

@@ -1,21 +1,27 @@
 """The comprehensive suite of the original system's testing report, against real processes.
 
-Its fault tests that need remote workers (a worker killed while it runs, a worker that joins late) come with
-those modes. Functions are pickled by reference to this module.
+Functions are pickled by reference to this module.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import statistics
+import subprocess
+import sys
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
-from tests.live import Appliance, until
+from tests.live import PLACES, ROOT, Appliance, running, until
 
 NIL = "00000000-0000-0000-0000-000000000000"
 
@@ -51,6 +57,19 @@ def cpu_task(n: int) -> int:
 
 def failing_task() -> None:
     raise ValueError("This task is designed to fail")
+
+
+def note_and_wait(starts: str, go: str) -> int:
+    with open(starts, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def starts(path: Path) -> list[int]:
+    """The processes in which `note_and_wait` was started."""
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class TestBasicIntegration:
@@ -167,6 +186,57 @@ class TestFaultTolerance:
         appliance.redis().flushall()
         assert {appliance.result(task)[0] for task in tasks} == {"COMPLETED"}
         assert appliance.result(appliance.execute(function_id, 0))[0] == "COMPLETED"
+
+
+@pytest.fixture(scope="module", params=[] if PLACES == ("elsewhere",) else ["pull", "push"])
+def one_worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """An appliance with one worker of one slot and without a deadline."""
+    folder = tmp_path_factory.mktemp("one-worker")
+    with running(folder, "--mode", request.param, "--workers", "1") as live:
+        yield live
+
+
+@contextmanager
+def another_worker(appliance: Appliance, slots: int) -> Iterator[None]:
+    mode = appliance.mode
+    command = [sys.executable, "-m", "worker", mode, str(slots), appliance.workers_url]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                assert process.wait(15) == 0
+            finally:
+                process.kill()
+
+
+@pytest.mark.slow
+class TestRemoteWorkers:
+    def test_worker_killed_while_it_runs(self, one_worker: Appliance, tmp_path: Path) -> None:
+        task = one_worker.submit(note_and_wait, str(tmp_path / "starts"), str(tmp_path / "go"))
+        (first,) = until(lambda: starts(tmp_path / "starts"))
+        os.kill(one_worker.pid("worker"), signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: not Path(f"/proc/{first}").exists(), timeout_s=5, what="the end of its slots")
+        until(lambda: len(starts(tmp_path / "starts")) == 2, what="the second start")
+        assert time.monotonic() - killed < 5 + 3  # noticed after 5 s without a word
+        assert one_worker.status(task) == "RUNNING"
+        (tmp_path / "go").touch()
+        status, second = one_worker.result(task)
+        assert (status, second) == ("COMPLETED", starts(tmp_path / "starts")[1])
+        assert second != first
+
+    def test_worker_joins_late(self, one_worker: Appliance, tmp_path: Path) -> None:
+        function_id = one_worker.register(note_and_wait)
+        tasks = [one_worker.execute(function_id, str(tmp_path / "starts"), str(tmp_path / "go")) for _ in range(3)]
+        until(lambda: starts(tmp_path / "starts"))
+        with another_worker(one_worker, slots=2):
+            # The only slot there was is taken, so these two run on the one that came.
+            until(lambda: len(starts(tmp_path / "starts")) == 3)
+            (tmp_path / "go").touch()
+            assert {one_worker.result(task)[0] for task in tasks} == {"COMPLETED"}
+        assert one_worker.call(double, 2) == 4
 
 
 class TestPerformance:

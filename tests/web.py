@@ -52,8 +52,10 @@ class Web:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["function_id"])
 
-    def execute(self, function_id: str, *args: Any, **kwargs: Any) -> requests.Response:
+    def execute(self, function_id: str, *args: Any, policy: Any = ..., **kwargs: Any) -> requests.Response:
         body = {"function_id": function_id, "payload": serialize((args, {}))}
+        if policy is not ...:
+            body["policy"] = policy
         return self.post("/execute_function", json=body, **kwargs)
 
     def submit(self) -> str:

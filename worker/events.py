@@ -20,6 +20,7 @@ class SlotJob(Struct, frozen=True):
     payload: bytes  #: the arguments' bytes
     owner: str  #: a process is shared only among tasks of one owner
     fresh: bool = False  #: needs a process that has run nothing before
+    memory_limit_mb: int | None = None  #: MiB that all of its processes may use together
 
 
 class ErrorText(Struct, frozen=True):

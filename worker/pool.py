@@ -29,6 +29,7 @@ from everythingfaas.errors import ProtocolError
 from everythingfaas.slot.control import Packet, Verb
 from everythingfaas.slot.frames import Answer, parse_answer
 from everythingfaas.status import Outcome
+from worker import memory
 from worker.events import PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 from worker.slots import UNREADABLE, Capture, Run, SlotLimits, SlotProcess
 from worker.zygote import ZygoteHandle, ZygoteWatch, end_strangers
@@ -75,6 +76,7 @@ class SlotPool:
         self._zygote: ZygoteHandle | None = None
         self._spared: set[int] = set()
         self._zygote_watch = ZygoteWatch()
+        self._memory_at: float | None = None  # when to look at the runs that have a limit, if there are any
 
     # --- for the owner
 
@@ -110,6 +112,8 @@ class SlotPool:
         watch = self._zygote_watch.deadline(self._zygote)
         if watch is not None:
             due.append(watch)
+        if self._memory_at is not None:
+            due.append(self._memory_at)
         return min(due, default=None)
 
     def process(self, now: float) -> list[PoolEvent]:
@@ -253,6 +257,8 @@ class SlotPool:
         log.error("the process that forks slots is lost (%s); another one starts", reason)
 
     def _expire(self, now: float) -> None:
+        if self._memory_at is not None and now >= self._memory_at:
+            self._look_at_memory(now)
         if self._zygote_watch.is_due(self._zygote, now):
             if self._zygote is None:
                 self._restart_zygote(now)
@@ -263,6 +269,19 @@ class SlotPool:
                 self._start_process(slot)
             if slot.hung_up_at is not None and now >= slot.hung_up_at + HANG_UP_S:
                 self._end_process(slot, UNREADABLE)
+
+    def _look_at_memory(self, now: float) -> None:
+        """Ends runs that use more than they may. Nobody looks while no run has a limit."""
+        self._memory_at = None
+        for slot in self._slots:
+            process, run = slot.process, slot.run
+            if process is None or process.pid is None or process.doomed or run is None:
+                continue
+            if run.job.memory_limit_mb is not None:
+                self._memory_at = now + memory.LOOK_S
+                run.reason = memory.excess(process.pid, run.job.memory_limit_mb)
+                if run.reason:
+                    self.kill(slot.index, Outcome.MEMORY, now)
 
     # --- processes of slots
 
@@ -344,6 +363,8 @@ class SlotPool:
         slot.run = Run(slot.index, job, self._last_number, now, Capture(self._limits))
         self._rewatch(process)
         self._events.append(SlotBegun(slot.index, job.task, job.attempt))
+        if job.memory_limit_mb is not None and self._memory_at is None:
+            self._memory_at = now + memory.LOOK_S
 
     def _on_connection(self, slot: _Slot, mask: int, now: float) -> None:
         process = slot.process

@@ -46,6 +46,7 @@ from everythingfaas.wire.messages import (
     Welcome,
 )
 from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.output import OutputRelay
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
 STARTED_AFTER_S = 0.02
@@ -57,6 +58,12 @@ HELLO_MAX_S = 2.0
 #: A longer gap than this between two turns means that this process did not run (a suspended laptop): what
 #: the other side did meanwhile is unknown, so nobody is declared lost because of it.
 GAP_S = 2.0
+#: A `Result` that is larger than this is cut: its header, which holds what was printed, is limited.
+RESULT_BYTES = 4 * 1024 * 1024
+#: Functions that were dropped are remembered up to so many; of one that is not, it takes `FUNCTION_S` to ask.
+DROPPED_MAX = 100_000
+#: A function that has not come after so long is asked for.
+FUNCTION_S = 5.0
 #: How long what runs may go on without a dispatcher, until one has said otherwise.
 ORPHAN_S = 300.0
 #: What waits for a slot goes back when none has become free for so long, as another worker's may be: it was sent
@@ -136,6 +143,14 @@ class _Held:
     sent_at: float | None = None
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A function that is on its way, or asked for."""
+
+    ask_at: float
+    runs: list[Key]
+
+
 class FunctionCache:
     """Functions by hash, the least recently used dropped when they are too many bytes."""
 
@@ -143,6 +158,7 @@ class FunctionCache:
         self._limit = limit
         self._size = 0
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._dropped: set[str] = set()
 
     def get(self, function: str) -> bytes | None:
         blob = self._blobs.get(function)
@@ -155,9 +171,17 @@ class FunctionCache:
             return
         self._blobs[function] = blob
         self._size += len(blob)
+        self._dropped.discard(function)
         while self._size > self._limit and len(self._blobs) > 1:
-            _, dropped = self._blobs.popitem(last=False)
+            name, dropped = self._blobs.popitem(last=False)
             self._size -= len(dropped)
+            if len(self._dropped) >= DROPPED_MAX:
+                self._dropped.clear()
+            self._dropped.add(name)
+
+    def has_dropped(self, function: str) -> bool:
+        """Whether it was here once."""
+        return function in self._dropped
 
 
 class WorkerSession:
@@ -176,8 +200,9 @@ class WorkerSession:
         self._running: dict[int, Key] = {}
         self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
-        self._wanting: dict[str, list[Key]] = {}  # runs that wait for a function's bytes
+        self._wanting: dict[str, _Wanted] = {}  # functions whose bytes runs wait for
         self._unsent: list[Key] = []
+        self._output = OutputRelay()
         self._unsent_since = now
         self._seen = 0
         self._pull_number = 0
@@ -213,6 +238,8 @@ class WorkerSession:
             due.append(self._hello_at)
         else:
             due += [self._beat_at, self._heard_at + self._welcome.lost_after_s]
+            if (output_at := self._output.next_deadline()) is not None:
+                due.append(output_at)
         for key in self._running.values():
             held = self._held[key]
             if held.begun_at is None or held.killing is not None:
@@ -237,6 +264,10 @@ class WorkerSession:
     def receive(self, message: FromDispatcher, *, now: float) -> list[Action]:
         """Takes a message of the dispatcher."""
         self._heard_at = now
+        if self._welcome is not None and now - self._turn_at >= self._welcome.lost_after_s:
+            # We did not run for so long that the dispatcher has given us up, and what has waited here since with
+            # it: what we have of that is told in a new Hello, a `Run` from then is not begun any more.
+            self._welcome, self._alone_since, self._hello_at = None, now, now
         match message:
             case Welcome():
                 return self._welcomed(message, now)
@@ -249,10 +280,11 @@ class WorkerSession:
                 return self._runs(message, now)
             case Function():
                 self._functions.put(message.function, message.blob.data)
-                for key in self._wanting.pop(message.function, ()):
+                wanted = self._wanting.pop(message.function, None)
+                for key in wanted.runs if wanted is not None else ():
                     if key in self._held:
                         self._wait(key, now)
-                return self._assign()
+                return self._assign(now)
             case ResultAck():
                 for attempt in message.attempts:
                     held = self._held.get((attempt.task, attempt.attempt))
@@ -302,13 +334,27 @@ class WorkerSession:
         self._unsent = [key for key, held in self._held.items() if held.report is not None]
         for held in self._held.values():
             held.begin_told = False
-        if self._draining:
-            actions.append(Send(Drain()))
-        return actions + self._ask_again() + self._leave_when_empty()
+        # The dispatcher sends nothing until it knows that we hear it.
+        actions.append(Send(Drain() if self._draining else Heartbeat(self._attempts(), self._seen)))
+        for wanted in self._wanting.values():
+            wanted.ask_at = now  # what was on its way is lost with the connection
+        return actions + self._ask(now) + self._leave_when_empty()
 
-    def _ask_again(self) -> list[Action]:
-        """Functions that runs still wait for: the question or its answer may have been lost."""
-        return [Send(NeedFunction(tuple(self._wanting)))] if self._wanting else []
+    def _ask(self, now: float) -> list[Action]:
+        """Functions that runs wait for and that have not come: the question or its answer may have been lost."""
+        names = tuple(name for name, wanted in self._wanting.items() if now >= wanted.ask_at)
+        for name in names:
+            self._wanting[name].ask_at = now + FUNCTION_S
+        return [Send(NeedFunction(names))] if names else []
+
+    def _want(self, function: str, run: Key, now: float) -> None:
+        """Has `run` wait for a function. One that we never had comes without being asked for, if not in order;
+        one that we had and dropped does not."""
+        wanted = self._wanting.get(function)
+        if wanted is None:
+            ask_at = now if self._functions.has_dropped(function) else now + FUNCTION_S
+            wanted = self._wanting[function] = _Wanted(ask_at, [])
+        wanted.runs.append(run)
 
     def _runs(self, run: Run, now: float) -> list[Action]:
         if self._welcome is None or run.number <= self._seen:
@@ -317,7 +363,6 @@ class WorkerSession:
         self._pulled_at = None
         if self._draining:
             return [Send(Returned(tuple(Attempt(job.task, job.attempt) for job in run.jobs), leaving=True))]
-        missing: list[str] = []
         for job in run.jobs:
             key = (job.task, job.attempt)
             if key in self._held:
@@ -326,13 +371,8 @@ class WorkerSession:
             if self._functions.get(job.function) is not None:
                 self._wait(key, now)
                 continue
-            if job.function not in self._wanting:
-                missing.append(job.function)
-            self._wanting.setdefault(job.function, []).append(key)
-        actions = self._assign()
-        if missing:
-            actions.append(Send(NeedFunction(tuple(missing))))
-        return actions
+            self._want(job.function, key, now)
+        return self._assign(now) + self._ask(now)
 
     def _wait(self, key: Key, now: float) -> None:
         if not self._queue:
@@ -364,19 +404,22 @@ class WorkerSession:
                 if event.slot not in self._idle:
                     self._idle.append(event.slot)
                 self._assigned_at = now
-                return self._assign()
+                return self._assign(now) + self._ask(now)
             case SlotBegun():
                 held = self._held.get((event.task, event.attempt))
                 if held is not None:
                     held.begun_at = now
+                    self._output.begun((event.task, event.attempt), now)
                 return []
             case SlotDone():
                 self._running.pop(event.slot, None)
+                self._output.ended((event.task, event.attempt))
                 held = self._held.get((event.task, event.attempt))
                 if held is not None and held.report is None:
                     self._end((event.task, event.attempt), held, event, now)
                 return []
             case OutputChunk():
+                self._output.printed((event.task, event.attempt), event.data)
                 return []
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
@@ -405,7 +448,7 @@ class WorkerSession:
             self._unsent_since = now
         self._unsent.append(key)
 
-    def _assign(self) -> list[Action]:
+    def _assign(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self._queue and self._idle:
             key = self._queue.popleft()
@@ -415,10 +458,7 @@ class WorkerSession:
             job = held.job
             blob = self._functions.get(job.function)
             if blob is None:  # dropped from the cache while it waited
-                wanting = self._wanting.setdefault(job.function, [])
-                wanting.append(key)
-                if len(wanting) == 1:
-                    actions.append(Send(NeedFunction((job.function,))))
+                self._want(job.function, key, now)
                 continue
             slot = self._pick(job.owner)
             held.slot = slot
@@ -426,7 +466,17 @@ class WorkerSession:
             self._owners[slot] = job.owner
             actions.append(
                 StartJob(
-                    slot, SlotJob(job.task, job.attempt, job.function, blob, job.payload.data, job.owner, job.fresh)
+                    slot,
+                    SlotJob(
+                        job.task,
+                        job.attempt,
+                        job.function,
+                        blob,
+                        job.payload.data,
+                        job.owner,
+                        job.fresh,
+                        job.memory_limit_mb,
+                    ),
                 )
             )
         return actions
@@ -460,7 +510,7 @@ class WorkerSession:
         if now >= self._beat_at:
             self._beat_at = now + self._welcome.heartbeat_s
             actions.append(Send(Heartbeat(self._attempts(), self._seen)))
-            actions += self._ask_again()
+            actions += self._ask(now)
             for key, held in self._held.items():
                 if held.report is not None and held.sent_at is not None and now >= held.sent_at + RESEND_S:
                     self._unsent.append(key)
@@ -481,7 +531,7 @@ class WorkerSession:
     def _alone(self, now: float) -> list[Action]:
         actions: list[Action] = []
         if self._held and now >= self._alone_since + self._orphan_s:
-            actions += self._drop_everything()
+            actions += self._drop_everything() + self._leave_when_empty()
         if now >= self._hello_at and not self._stopped:
             actions += [Reconnect(), *self._hello(now)]
         return actions
@@ -526,8 +576,10 @@ class WorkerSession:
                 starts.append(Started(key[0], key[1], now - held.begun_at))
         if starts:
             actions.append(Send(Begun(tuple(starts))))
+        if (output := self._output.flush(now)) is not None:
+            actions.append(Send(output))
         if self._unsent and not self._gathers(now):
-            actions.append(Send(Result(tuple(self._reports(now)))))
+            actions += [Send(Result(reports)) for reports in _portions(self._reports(now))]
             self._unsent.clear()
         if self._me.pulls and self._pulled_at is None and not self._draining:
             actions += self._pull(now)
@@ -585,19 +637,33 @@ class WorkerSession:
         self._queue.clear()
         self._wanting.clear()
         self._unsent.clear()
+        self._output.clear()
         return actions
 
     def _discard_waiting(self, key: Key) -> None:
         if key in self._queue:
             self._queue.remove(key)
-        for name, keys in list(self._wanting.items()):
-            if key in keys:
-                keys.remove(key)
-                if not keys:
+        for name, wanted in list(self._wanting.items()):
+            if key in wanted.runs:
+                wanted.runs.remove(key)
+                if not wanted.runs:
                     del self._wanting[name]
 
     def _attempts(self) -> tuple[Attempt, ...]:
         return tuple(Attempt(task, attempt) for task, attempt in self._held)
+
+
+def _portions(reports: Iterable[Report]) -> Iterable[tuple[Report, ...]]:
+    portion: list[Report] = []
+    size = 0
+    for report in reports:
+        portion.append(report)
+        size += len(report.head) + len(report.tail) + len(report.result.data)
+        if size >= RESULT_BYTES:
+            yield tuple(portion)
+            portion, size = [], 0
+    if portion:
+        yield tuple(portion)
 
 
 def _too_large(done: SlotDone, limit: int) -> SlotDone:

@@ -68,7 +68,8 @@ class Run:
     number: int  #: comes back with the answer
     begun: float
     capture: Capture
-    verdict: Outcome | None = None  #: decided by the owner's kill, whatever the process still says
+    verdict: Outcome | None = None  #: decided by a kill, whatever the process still says
+    reason: str = ""  #: for that, in words
 
     def printed(self, data: bytes) -> OutputChunk:
         self.capture.feed(data)
@@ -90,13 +91,13 @@ class Run:
         """`status` is what wait() said of the process, None if nobody knows; `was_broken` says that it was
         ended because it could no longer answer."""
         code = None if status is None else os.waitstatus_to_exitcode(status)
-        unreadable = self.verdict is None and (was_broken or code == BROKEN)
+        reason = UNREADABLE if self.verdict is None and (was_broken or code == BROKEN) else self.reason
         return SlotDone(
             self.slot,
             self.job.task,
             self.job.attempt,
             self.verdict or Outcome.DIED,
-            error=ErrorText("WorkerFailure", UNREADABLE, "") if unreadable else None,
+            error=ErrorText("WorkerFailure", reason, "") if reason else None,
             elapsed_s=now - self.begun,
             output=self.capture.output(),
             exit_code=code if code is not None and code >= 0 else None,

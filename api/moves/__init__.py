@@ -13,6 +13,7 @@ start again (deadlock, lost connection): all statements may be repeated as they 
 
     intake      what web processes write: submit, register, cancel, and what they read
     running     what dispatchers write: claim, begin, end, release, promote, reject
+    matching    queues, and what no worker can run
     leases      the dispatchers' own rows
 """
 
@@ -31,6 +32,7 @@ from api.moves.leases import (
     renew_lease,
     slots_of,
 )
+from api.moves.matching import heads, queues, queues_with_tasks, reject_unmatched, snapshots
 from api.moves.records import (
     Accepted,
     Begun,
@@ -84,20 +86,25 @@ __all__ = [
     "functions",
     "has_expired",
     "has_work",
+    "heads",
     "held",
     "lapsed_dispatchers",
     "next_due",
     "promote",
     "queue_for",
+    "queues",
+    "queues_with_tasks",
     "read",
     "register",
     "register_dispatcher",
     "reject",
     "reject_expired",
+    "reject_unmatched",
     "release",
     "renew_lease",
     "request_cancel",
     "slots_of",
+    "snapshots",
     "submit",
     "withdraw",
 ]

@@ -47,7 +47,7 @@ _TASK: Columns = {
 }
 _PAYLOAD: Columns = {"task_id": "uuid", "codec": "small", "data": "bytes"}
 
-_CANCELLED = "cancelled before it began"
+_CANCELLED = "cancelled while it waited"
 
 
 def submit(cursor: CursorWrapper, submissions: Sequence[Submission], *, again: bool = False) -> list[Accepted]:

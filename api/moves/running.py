@@ -106,7 +106,7 @@ def claim_statement(dialect: Dialect, queues: Sequence[int]) -> str:
     run a plain sub-select several times, and each time lock and claim other rows.
     """
     heads = " UNION ALL ".join(
-        f"SELECT * FROM ({_head('id, priority, payload_size', queue)} LIMIT %s {dialect.skip_locked}) AS queue_{i}"
+        f"SELECT * FROM ({head('id, priority, payload_size', queue)} LIMIT %s {dialect.skip_locked}) AS queue_{i}"
         for i, queue in enumerate(queues)
     )
     return f"""
@@ -129,7 +129,7 @@ def claim_statement(dialect: Dialect, queues: Sequence[int]) -> str:
             (SELECT f.blob_id FROM api_function f WHERE f.id = api_task.function_id)"""
 
 
-def _head(columns: str, queue: int) -> str:
+def head(columns: str, queue: int) -> str:
     """What is claimed next from `queue`; takes `now` as its parameter."""
     return (
         f"SELECT {columns} FROM api_task WHERE queue_id = {queue:d} AND {common.before(Event.CLAIM)}"
@@ -142,7 +142,7 @@ def has_work(cursor: CursorWrapper, queues: Sequence[int], now: float) -> bool:
     if not queues:
         return False
     cursor.execute(
-        "SELECT " + " OR ".join(f"({_head('1', queue)} LIMIT 1) IS NOT NULL" for queue in queues), [now] * len(queues)
+        "SELECT " + " OR ".join(f"({head('1', queue)} LIMIT 1) IS NOT NULL" for queue in queues), [now] * len(queues)
     )
     return bool(cursor.fetchone()[0])
 

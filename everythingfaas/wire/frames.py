@@ -79,7 +79,7 @@ class Decoder(Generic[M]):
         if frames[0] != _VERSION_FRAME:
             raise VersionMismatch(int.from_bytes(frames[0], "big"), PROTOCOL)
         if len(frames[1]) > HEADER_MAX:
-            raise ProtocolError(f"header of {len(frames[1])} bytes is over the limit of {HEADER_MAX}")
+            raise ProtocolError(f"a header over the limit of {HEADER_MAX} bytes: {len(frames[1])}")
         self._blobs, self._taken = frames[2:], 0
         try:
             message = self._decoder.decode(frames[1])

@@ -12,6 +12,7 @@ from django.db import connection
 
 from api import moves
 from api.models import new_id
+from api.v1 import queries
 from everythingfaas.status import Event, State
 
 from .conftest import NOW, Workshop, committed, ended, released
@@ -112,6 +113,32 @@ def test_no_statement_reads_the_whole_table(workshop: Workshop, crowd: list[move
             assert plans, statement
             for plan in plans:
                 assert_reads_no_more_than_it_needs(plan)
+
+
+def test_lists_read_a_page_and_not_the_table(workshop: Workshop, crowd: list[moves.Claimed]) -> None:
+    task = crowd[0].task
+    page = queries.Page(50, task)
+    wanted = [
+        queries.Wanted(),
+        queries.Wanted([State.FAILED]),
+        queries.Wanted([State.WAITING]),
+        queries.Wanted([State.RUNNING, State.COMPLETED]),
+        queries.Wanted(function=workshop.function),
+    ]
+    for which in wanted:
+        with explained() as plans:
+            found, _ = queries.tasks(workshop.owner, which, page)
+        (plan,) = plans
+        assert len(found) == 50 or which.states
+        if connection.vendor == "postgresql":
+            assert "Seq Scan on api_task" not in plan, plan
+        else:
+            assert "SEARCH api_task" in plan, plan
+            assert (which.states == [State.FAILED]) == ("INDEX task_failed" in plan), plan
+    with explained() as plans:
+        assert queries.repeats(queries.task(workshop.owner, task)) == []
+    assert_reads_no_more_than_it_needs("\n".join(plans))
+    assert "task_retries" in plans[-1]
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -28,3 +29,14 @@ def test_acceptance(project: Stack, mode: str) -> None:
     )
     print(mode, *done.stdout.splitlines()[-1:])
     assert done.returncode == 0, done.stdout[-8000:]
+
+
+def test_pages_come_with_all_their_files(running: Stack) -> None:
+    client = running.client()
+    for page in ("/", "/tasks/", "/api/docs/", "/admin/login/"):
+        answer = client.get(page, headers={"Accept": "text/html"})
+        assert answer.status_code == 200, page
+        files = re.findall(r'(?:src|href)="(/static/[^"]+)"', answer.text)
+        assert files, page
+        for path in files:
+            assert client.get(path).status_code == 200, path

@@ -144,6 +144,28 @@ def test_deadlines_kill_while_a_commit_hangs(tmp_path: Path) -> None:
         running.stop()
 
 
+@pytest.mark.parametrize(("rung", "within_s"), [(True, 0.9), (False, 2.0)])
+def test_a_cancel_kills_at_once_when_the_bell_rings_and_at_the_next_look_when_not(
+    running: Running, tmp_path: Path, rung: bool, within_s: float
+) -> None:
+    def endless(path: str) -> None:
+        import time
+
+        open(path, "w").close()
+        while True:
+            time.sleep(1)
+
+    task = running.submit(endless, str(tmp_path / "began"))
+    until((tmp_path / "began").exists)
+    began = time.monotonic()
+    running.store.cancel(task.task)
+    if rung:
+        running.loop.look()
+    until(ended(task), timeout_s=within_s)
+    assert task.state is State.CANCELLED
+    assert time.monotonic() - began < within_s
+
+
 def test_a_store_that_fails_for_a_while_loses_nothing(running: Running) -> None:
     running.store.fail = 5
     tasks = [running.submit(lambda x: x, n) for n in range(5)]

@@ -39,10 +39,16 @@ def by_value(function: Callable[..., Any]) -> bytes:
 
 
 def make_job(
-    function: Callable[..., Any] | bytes, *args: Any, task: str = "task", owner: str = "ann", fresh: bool = False
+    function: Callable[..., Any] | bytes,
+    *args: Any,
+    task: str = "task",
+    owner: str = "ann",
+    fresh: bool = False,
+    memory_limit_mb: int | None = None,
 ) -> SlotJob:
     blob = function if isinstance(function, bytes) else by_value(function)
-    return SlotJob(task, 1, hashlib.sha256(blob).hexdigest(), blob, dill.dumps((args, {})), owner, fresh)
+    digest = hashlib.sha256(blob).hexdigest()
+    return SlotJob(task, 1, digest, blob, dill.dumps((args, {})), owner, fresh, memory_limit_mb)
 
 
 class Driver:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import dill
 import pytest
 from django.db import connection, transaction
 from msgspec.structs import replace
@@ -18,10 +19,11 @@ from api.models import new_id
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.memory import MemoryStore, MemoryTask
 from dispatcher.policies import verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Policy, Released, TaskStore
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Policy, Released, TaskStore, Unmatched
+from everythingfaas.pythons import Minor
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import Blob, Error, Report
-from tests.conftest import using
+from tests.conftest import Database, using
 
 CODE = b"the function's bytes"
 FUNCTION = hashlib.sha256(CODE).hexdigest()
@@ -49,10 +51,13 @@ class Memory:
     def again(self) -> TaskStore:
         return self.memory
 
-    def submit(self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0) -> str:
-        task = str(new_id())
-        self.memory.submit(MemoryTask(task, FUNCTION, payload, policy=policy or Policy(), priority=priority))
-        return task
+    def submit(
+        self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0, requirements: str = ""
+    ) -> str:
+        row = MemoryTask(str(new_id()), FUNCTION, payload, policy=policy or Policy(), priority=priority)
+        row.requirements = requirements
+        self.memory.submit(row)
+        return row.task
 
     def cancel(self, task: str) -> None:
         self.memory.cancel(task)
@@ -77,15 +82,20 @@ class Django:
         # No Redis listens there: mirrors and announcements are tested elsewhere, and must not be needed here.
         return DjangoStore(self.dispatcher, Announcer("redis://127.0.0.1:1/0"), writer="test")
 
-    def submit(self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0) -> str:
+    def submit(
+        self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0, requirements: str = ""
+    ) -> str:
         policy = policy or Policy()
         task = new_id()
+        with transaction.atomic(), connection.cursor() as cursor:
+            queue = moves.queue_for(cursor, requirements)
         submission = moves.Submission(
             task,
             self.owner,
             self.function,
             payload,
             time.time(),
+            queue=queue,
             priority=priority,
             at_most_once=policy.at_most_once,
             max_attempts=policy.max_attempts,
@@ -125,7 +135,7 @@ def hands(request: pytest.FixtureRequest) -> Iterator[Hands]:
 
 
 def claim(hands: Hands, limit: int = 1) -> list[Claimed]:
-    return hands.store.exchange(Exchange(claim=limit)).claimed
+    return hands.store.exchange(Exchange(room={(3, 11): limit})).claimed
 
 
 def report(claimed: Claimed, outcome: Outcome = Outcome.RETURNED, *, begun: bool = True) -> Report:
@@ -220,7 +230,7 @@ def test_one_exchange_ends_and_claims(hands: Hands) -> None:
     (claimed,) = claim(hands)
     decision = verdict(claimed, report(claimed), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
-    answer = hands.store.exchange(Exchange(ended=[decision], claim=5))
+    answer = hands.store.exchange(Exchange(ended=[decision], room={(3, 11): 5}))
     assert [item.task for item in answer.claimed] == [second]
     assert hands.row(first).state is State.COMPLETED
 
@@ -232,9 +242,66 @@ def test_a_cancel_of_what_runs_is_told_at_the_next_look(hands: Hands) -> None:
     hands.cancel(running)
     hands.cancel(queued)
     assert hands.row(queued).state is State.CANCELLED
-    assert hands.store.exchange(Exchange(look=True, claim=1)).cancelled == [(running, claimed.attempt)]
+    assert hands.store.exchange(Exchange(look=True, room={(3, 11): 1})).cancelled == [(running, claimed.attempt)]
     end(hands, claimed, Outcome.CANCELLED)
     assert hands.row(running).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RAISED, Outcome.DIED, Outcome.LOST])
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_to_be_cancelled_is_not_begun_again(hands: Hands, outcome: Outcome, begun: bool) -> None:
+    hands.store.register(mode="local", slots=1)
+    task = hands.submit()
+    (claimed,) = claim(hands)
+    hands.cancel(task)
+    given_back = verdict(
+        replace(claimed, policy=Policy(retries=1)),
+        report(claimed, outcome, begun=begun),
+        worker="w",
+        cancelled=False,  # nobody has looked since
+    )
+    assert isinstance(given_back, Released)
+    hands.store.exchange(Exchange(released=[given_back]))
+    row = hands.row(task)
+    assert row.state is State.CANCELLED
+    assert row.result is not None
+    assert type(dill.loads(row.result)).__name__ == "TaskCancelled"
+    assert claim(hands) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.LOST, State.CANCELLED),
+        (Outcome.DIED, State.CANCELLED),
+        (Outcome.RETURNED, State.COMPLETED),
+        (Outcome.RAISED, State.FAILED),
+        (Outcome.DEADLINE, State.FAILED),
+    ],
+)
+def test_a_loss_is_no_completion_that_comes_before_a_cancel(hands: Hands, outcome: Outcome, state: State) -> None:
+    """The last attempt ends before the dispatcher has heard of the cancel."""
+    hands.store.register(mode="local", slots=1)
+    task, other = hands.submit(policy=Policy(max_attempts=1)), hands.submit(policy=Policy(max_attempts=1))
+    claimed = claim(hands, 2)
+    hands.cancel(task)
+    decisions = [verdict(item, report(item, outcome), worker="w", cancelled=False) for item in claimed]
+    ends = [decision for decision in decisions if isinstance(decision, Ended)]
+    assert hands.store.exchange(Exchange(ended=ends)).stale == 0
+    assert hands.row(task).state is state
+    assert hands.row(other).state is (State.COMPLETED if outcome is Outcome.RETURNED else State.FAILED)
+    cancelled = b"TaskCancelled" in (hands.row(task).result or b"")
+    assert cancelled is (state is State.CANCELLED)
+
+
+def test_what_is_to_be_cancelled_is_known_after_a_restart(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    tasks = [hands.submit(), hands.submit()]
+    claim(hands, 2)
+    hands.cancel(tasks[0])
+    hands.store = hands.again()
+    held = {item.task: item.cancelled for item in hands.store.register(mode="local", slots=1).held}
+    assert held == {tasks[0]: True, tasks[1]: False}
 
 
 def test_a_dispatcher_that_starts_again_finds_what_it_held(hands: Hands) -> None:
@@ -300,3 +367,135 @@ def test_the_summary_of_a_failure_is_one_line(hands: Hands) -> None:
     decision = verdict(claimed, report(claimed, Outcome.RAISED), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
     assert (decision.event, decision.summary) == (Event.FAIL, "ValueError: wrong")
+
+
+# --- queues and Pythons
+
+
+OLD, NEW = (3, 11), (3, 12)
+
+
+def claimed_by(hands: Hands, **room: int) -> list[str]:
+    """What is claimed for so many places of each Python, as `py311=1`."""
+    return [item.task for item in claim_for(hands, **room).claimed]
+
+
+def claim_for(hands: Hands, **room: int) -> Exchanged:
+    return hands.store.exchange(Exchange(room={(3, int(name[3:])): n for name, n in room.items()}))
+
+
+def test_a_claim_finds_what_its_workers_can_run_and_nothing_else(hands: Hands) -> None:
+    requirements = ["", "python=3.11", "python=3.12", "python=3.11,3.12", "python=unknown", "python=3.11;gpu=1"]
+    tasks = [hands.submit(requirements=text) for text in requirements]
+    hands.store.register(mode="push", slots=1)
+    answer = claim_for(hands, py312=9)
+    assert [item.task for item in answer.claimed] == [tasks[0], tasks[2], tasks[3], tasks[4]]
+    assert [item.requirements for item in answer.claimed] == ["", "python=3.12", "python=3.11,3.12", "python=unknown"]
+    assert claimed_by(hands, py311=9) == [tasks[1]]
+    assert claimed_by(hands, py310=9, py311=9, py312=9) == []
+
+
+def test_a_queue_made_after_the_start_is_found_by_the_claim_that_is_rung_for(hands: Hands) -> None:
+    hands.store.register(mode="push", slots=1)
+    known, new = hands.submit(), hands.submit(requirements="python=3.12")
+    answer = claim_for(hands, py312=5)
+    claimed = [item.task for item in answer.claimed]
+    if answer.more:  # there is another turn at once
+        claimed += claimed_by(hands, py312=5)
+    assert claimed == [known, new]
+    assert not claim_for(hands, py312=5).more
+
+
+def test_workers_of_several_pythons_share_a_claim(hands: Hands) -> None:
+    either = [hands.submit() for _ in range(2)]
+    only = [hands.submit(requirements="python=3.11") for _ in range(3)]
+    urgent = hands.submit(requirements="python=3.11,3.12", priority=5)
+    hands.store.register(mode="push", slots=1)
+    answer = claim_for(hands, py311=2, py312=2)
+    assert [item.task for item in answer.claimed] == [urgent, *either, only[0]]
+    assert answer.left == {OLD}
+    answer = claim_for(hands, py311=1, py312=1)
+    assert [item.task for item in answer.claimed] == [only[1]]
+    assert answer.left == {OLD}
+    answer = claim_for(hands, py311=2, py312=1)
+    assert [item.task for item in answer.claimed] == [only[2]]
+    assert answer.left == frozenset()
+
+
+def test_however_many_wait_for_one_python_the_other_has_its_turn(hands: Hands) -> None:
+    old = [hands.submit(requirements="python=3.11") for _ in range(9)]
+    new = hands.submit(requirements="python=3.12")
+    hands.store.register(mode="push", slots=1)
+    assert claimed_by(hands, py311=1, py312=2) == [old[0], new]
+
+
+def test_what_is_held_tells_its_requirements(hands: Hands) -> None:
+    hands.store.register(mode="push", slots=1)
+    task = hands.submit(requirements="python=3.11,3.12")
+    while not claimed_by(hands, py311=1):
+        pass
+    held = hands.store.exchange(Exchange(recall=True)).held
+    assert held is not None
+    assert [item.requirements for item in held] == ["python=3.11,3.12"]
+    adopted = hands.store.exchange(Exchange(adopt=[(task, 1)])).adopted
+    assert [item.requirements for item in adopted] == ["python=3.11,3.12"]
+
+
+def test_a_look_names_what_no_connected_worker_matches(hands: Hands) -> None:
+    hands.store.register(mode="push", slots=1)
+    for requirements in ("", "python=3.11", "python=3.12", "python=3.12,3.13", "python=unknown"):
+        hands.submit(requirements=requirements)
+
+    def unmatched(*pythons: Minor) -> list[str] | None:
+        return hands.store.exchange(Exchange(look=True, pythons=frozenset(pythons))).unmatched
+
+    assert unmatched() == []
+    assert unmatched(OLD) == ["python=3.12", "python=3.12,3.13"]
+    assert unmatched(OLD, NEW) == []
+    while claimed_by(hands, py312=9):
+        pass
+    assert unmatched(OLD) == []
+
+
+def test_what_waits_in_vain_is_failed_with_the_reason(hands: Hands) -> None:
+    hands.store.register(mode="push", slots=1)
+    task, other = hands.submit(requirements="python=3.12"), hands.submit(requirements="python=3.11")
+    hands.store.exchange(Exchange(look=True, pythons=frozenset({OLD})))
+    hands.store.exchange(Exchange(unmatched=[Unmatched("python=3.12", 3600.0, "not so long")]))
+    assert hands.row(task).state is State.QUEUED
+    for _ in range(2):
+        hands.store.exchange(Exchange(unmatched=[Unmatched("python=3.12", 0.0, "no worker can run it")]))
+    row = hands.row(task)
+    assert (row.state, row.attempt, row.starts) == (State.FAILED, 0, 0)
+    assert repr(dill.loads(row.result or b"")) == "WorkerFailure('no worker can run it')"
+    assert hands.row(other).state is State.QUEUED
+
+
+def test_another_dispatchers_workers_match_as_well(backend: Database) -> None:
+    with using(backend):
+        ours, theirs = Django(), Django()
+        for hands in (ours, theirs):
+            hands.store.register(mode="push", slots=1)
+        ours.submit(requirements="python=3.12")
+        look = Exchange(look=True, pythons=frozenset({OLD}))
+        assert ours.store.exchange(look).unmatched == ["python=3.12"]
+        for draining, expected in ((True, ["python=3.12"]), (False, [])):
+            snapshot = [{"python": "3.12", "draining": draining}]
+            theirs.store.exchange(Exchange(renew=True, snapshot=snapshot))
+            assert ours.store.exchange(look).unmatched == expected
+        theirs.store.close()
+        answer = ours.store.exchange(look)
+        assert (answer.unmatched, answer.pythons) == (["python=3.12"], {OLD})
+
+
+def test_a_rejected_task_has_an_attempt_that_says_why(backend: Database) -> None:
+    with using(backend):
+        hands = Django()
+        hands.store.register(mode="push", slots=1)
+        task = hands.submit(requirements="python=3.12")
+        hands.store.exchange(Exchange(look=True, pythons=frozenset({OLD})))
+        hands.store.exchange(Exchange(unmatched=[Unmatched("python=3.12", 0.0, "no worker can run it")]))
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT attempt, outcome, message, began FROM api_attempt")
+            assert cursor.fetchall() == [(1, Outcome.UNMATCHED.value, "no worker can run it", None)]
+            assert moves.read(cursor, [_uuid(task)])[_uuid(task)].error == "WorkerFailure: no worker can run it"

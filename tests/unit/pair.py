@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.memory import MemoryStore, MemoryTask
 from dispatcher.scheduler import Scheduler
 from dispatcher.scheduler import Send as ToWorker
 from dispatcher.store import Exchange, Policy
+from everythingfaas.pythons import Minor, matches
 from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import Encoder, dispatcher_decoder, worker_decoder
 from everythingfaas.wire.messages import FromDispatcher, FromWorker
@@ -25,6 +27,7 @@ from worker.session import Ask, Identity, KillSlot, Reconnect, Send, StartJob, S
 class FakeWorker:
     peer: bytes
     session: WorkerSession
+    python: Minor
     jobs: dict[int, SlotJob] = field(default_factory=dict)
     inbox: list[FromDispatcher] = field(default_factory=list)
     outbox: list[FromWorker] = field(default_factory=list)
@@ -35,10 +38,17 @@ class Pair:
     """The whole of it. `step…` methods do one thing, `settle` lets everything come to rest."""
 
     def __init__(
-        self, *, workers: int = 1, slots: int = 2, task_deadline_s: float | None = None, pulls: bool = False
+        self,
+        *,
+        workers: int = 1,
+        slots: int = 2,
+        task_deadline_s: float | None = None,
+        pulls: bool = False,
+        pythons: Sequence[Minor] = ((3, 11),),
     ) -> None:
+        """The workers have `pythons` in turn."""
         self.now = 1000.0
-        self.store = MemoryStore()
+        self.store = MemoryStore(clock=lambda: self.now)
         self.store.functions["f"] = b"function"
         self.begins: Counter[tuple[str, int]] = Counter()
         self.workers: list[FakeWorker] = []
@@ -46,6 +56,7 @@ class Pair:
         self.pulls = pulls
         self.task_deadline_s = task_deadline_s
         self._names = itertools.count()
+        self._pythons = itertools.cycle(pythons)
         self._tasks = itertools.count()
         self._encoder, self._at_dispatcher, self._at_worker = Encoder(), dispatcher_decoder(), worker_decoder()
         self.exchange: Exchange | None = None
@@ -62,10 +73,11 @@ class Pair:
         self.scheduler = Scheduler(registration, now=self.now, task_deadline_s=self.task_deadline_s, pulls=self.pulls)
         self.exchange = None
 
-    def start_worker(self) -> FakeWorker:
+    def start_worker(self, python: Minor | None = None) -> FakeWorker:
         name = f"w{next(self._names)}"
-        identity = Identity(name, name, "host", 1, (3, 11), "0.4", self.slots, f"secret of {name}", self.pulls)
-        worker = FakeWorker(name.encode(), WorkerSession(identity, now=self.now))
+        python = python or next(self._pythons)
+        identity = Identity(name, name, "host", 1, python, "0.4", self.slots, f"secret of {name}", self.pulls)
+        worker = FakeWorker(name.encode(), WorkerSession(identity, now=self.now), python)
         self.workers.append(worker)
         self._perform(worker, worker.session.start(now=self.now))
         for slot in range(self.slots):
@@ -75,9 +87,9 @@ class Pair:
     def kill_worker(self, index: int) -> None:
         del self.workers[index]
 
-    def submit(self, *, policy: Policy | None = None, function: str = "f") -> str:
+    def submit(self, *, policy: Policy | None = None, function: str = "f", requirements: str = "") -> str:
         task = f"t{next(self._tasks)}"
-        self.store.submit(MemoryTask(task, function, policy=policy or Policy()))
+        self.store.submit(MemoryTask(task, function, policy=policy or Policy(), requirements=requirements))
         self.scheduler.ring()
         return task
 
@@ -111,12 +123,19 @@ class Pair:
             self._perform(worker, worker.session.receive(message, now=self.now))
             self._flush(worker)
 
-    def step_slot(self, worker: FakeWorker, outcome: Outcome = Outcome.RETURNED, slot: int | None = None) -> None:
+    def step_slot(
+        self,
+        worker: FakeWorker,
+        outcome: Outcome = Outcome.RETURNED,
+        slot: int | None = None,
+        *,
+        exit_signal: int | None = None,
+    ) -> None:
         """What runs in a slot ends by itself."""
         if not worker.jobs:
             return
         slot = slot if slot is not None else min(worker.jobs)
-        self._finish(worker, slot, outcome)
+        self._finish(worker, slot, outcome, exit_signal)
         self._flush(worker)
 
     def step_time(self, seconds: float) -> None:
@@ -155,7 +174,7 @@ class Pair:
             self.step_store()
             if self.exchange is None and not self.scheduler._next and not self.scheduler._work:
                 return
-            if self.exchange is None and self.scheduler._appetite() == 0 and not self.scheduler._next:
+            if self.exchange is None and not self.scheduler._appetite() and not self.scheduler._next:
                 return
 
     # --- plumbing
@@ -179,6 +198,8 @@ class Pair:
                     assert action.slot not in worker.jobs, "two runs in one slot"
                     worker.jobs[action.slot] = action.job
                     self.begins[action.job.task, action.job.attempt] += 1
+                    requirements = self.store.tasks[action.job.task].requirements
+                    assert matches(requirements, worker.python), f"{requirements} on {worker.python}"
                     begun = SlotBegun(action.slot, action.job.task, action.job.attempt)
                     self._perform(worker, worker.session.slot_event(begun, now=self.now))
                 case KillSlot():
@@ -191,10 +212,19 @@ class Pair:
                 case Stop():
                     worker.stopped = action.reason
 
-    def _finish(self, worker: FakeWorker, slot: int, outcome: Outcome) -> None:
+    def _finish(self, worker: FakeWorker, slot: int, outcome: Outcome, exit_signal: int | None = None) -> None:
         job = worker.jobs.pop(slot)
         result = f"{job.task}/{job.attempt}".encode() if outcome is Outcome.RETURNED else b""
-        code = 3 if outcome is Outcome.DIED else None
-        done = SlotDone(slot, job.task, job.attempt, outcome, result, elapsed_s=0.001, exit_code=code)
+        code = 3 if outcome is Outcome.DIED and exit_signal is None else None
+        done = SlotDone(
+            slot,
+            job.task,
+            job.attempt,
+            outcome,
+            result,
+            elapsed_s=0.001,
+            exit_code=code,
+            exit_signal=exit_signal,
+        )
         self._perform(worker, worker.session.slot_event(done, now=self.now))
         self._perform(worker, worker.session.slot_event(SlotReady(slot), now=self.now))

@@ -58,7 +58,6 @@ def test_wrong_usage_is_status_2(faas, arguments):
 @pytest.mark.parametrize(
     ("arguments", "environ", "says"),
     [
-        (["--mode", "push"], {}, "FAAS_MODE=push is not in this version yet"),
         (["--bind", "0.0.0.0"], {}, "needs tokens"),
         (["--task-deadline", "0"], {}, "FAAS_TASK_DEADLINE=0.0: expected"),
         (["--data-dir", "/dev/null/x"], {}, "FAAS_DATA_DIR=/dev/null/x cannot be written"),
@@ -86,4 +85,4 @@ def test_a_port_in_use_is_one_line_before_anything_starts(faas, tmp_path):
 
 
 def test_a_flag_comes_before_its_variable(faas):
-    assert "FAAS_MODE=push" in faas("up", "--mode", "push", FAAS_MODE="pull").stderr
+    assert "FAAS_TASK_DEADLINE=0.0" in faas("up", "--task-deadline", "0", FAAS_TASK_DEADLINE="5").stderr

@@ -72,7 +72,7 @@ FROM_WORKER: list[FromWorker] = [
 FROM_DISPATCHER: list[FromDispatcher] = [
     Welcome("d", 1, 2, 3, 4, 1.0, 5.0, 300.0, 1 << 20),
     Refuse("no", again=True),
-    Run(5, (Job("t", 1, "f", SMALL, "1"), Job("u", 2, "f", LARGE, "1", 2.0, True))),
+    Run(5, (Job("t", 1, "f", SMALL, "1"), Job("u", 2, "f", LARGE, "1", 2.0, True, 64))),
     Function("f", LARGE),
     ResultAck((Attempt("t", 1),)),
     Kill((Attempt("t", 1),), Outcome.CANCELLED),

@@ -14,12 +14,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from api.mirror import BELL
+from api.mirror import BELL, CANCEL, NEW_WORK
 from dispatcher.bell import Bell
 from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
 from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
+from dispatcher.log_writer import LogWriter
 from dispatcher.loop import DRAIN_S, FLUSH_S, LAST_S, Link, Loop
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
@@ -90,16 +91,21 @@ class Command(BaseCommand):
             # Slots of our own have died with an earlier run: nobody comes back. Workers do.
             grace_s=0.0 if mode == "local" else LOST_AFTER_S,
             max_result_bytes=faas.max_result_bytes,
+            unmatched_s=faas.unmatched_s,
             pulls=mode == "pull",
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
         leave_s = faas.shutdown_s - LAST_S
-        loop = Loop(core, store, link, drain_s=drain_s, leave_s=leave_s, alive=SignOfLife(faas.alive_file))
-        bell = Bell(faas.redis_address, BELL, loop.ring)
+        logs = LogWriter(faas.redis_address)
+        loop = Loop(
+            core, store, link, drain_s=drain_s, leave_s=leave_s, alive=SignOfLife(faas.alive_file), on_printed=logs.put
+        )
+        bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
+        logs.start()
         bell.start()
         gc.collect()
         gc.freeze()
@@ -110,6 +116,7 @@ class Command(BaseCommand):
         finally:
             bell.close()
             announcer.close()
+            logs.close()
         log.info("dispatcher %s has stopped", identity)
 
 

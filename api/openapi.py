@@ -1,0 +1,334 @@
+"""The description of the API: `/api/schema/`, and a page that shows it, `/api/docs/`.
+
+Views say what they do; what goes in and what comes out of them is said here, in one place, with the serializers
+that make the answers wherever there are some. The page is Swagger UI from the files of drf-spectacular-sidecar:
+nothing of it comes from anywhere else.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api import views as contract
+from api.v1 import parameters
+from api.v1 import views as v1
+from api.v1.serializers import (
+    ErrorSerializer,
+    FunctionDetailSerializer,
+    FunctionPageSerializer,
+    PolicySerializer,
+    TaskDetailSerializer,
+    TaskPageSerializer,
+    WorkersSerializer,
+)
+from everythingfaas.status import CONTRACT_STATES, State
+
+
+class Schema(APIView):
+    """`GET /api/schema/`: this API, as OpenAPI."""
+
+    schema = None
+
+    def get(self, request: Request) -> Response:
+        return Response(document())
+
+
+def docs(request: HttpRequest) -> HttpResponse:
+    """`GET /api/docs/`: the same for people. Swagger UI needs nothing that our policy for all pages does not allow."""
+    return render(request, "api_docs.html")
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The description. It does not change while a process lives."""
+    generator = SchemaGenerator()  # type: ignore[no-untyped-call]
+    found: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return found
+
+
+def each_once(endpoints: list[tuple[str, ...]], **_: Any) -> list[tuple[str, ...]]:
+    """Of the two forms of a path, with and without a slash at its end, the one without."""
+    return [endpoint for endpoint in endpoints if endpoint[0] == "/" or not endpoint[0].endswith("/")]
+
+
+# What only the contract's calls send and answer.
+
+
+class _RegisterCall(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    payload = serializers.CharField(help_text="base64 of the dill of a callable")
+    policy = PolicySerializer(required=False, allow_null=True)
+
+
+class _Registered(serializers.Serializer[Any]):
+    function_id = serializers.UUIDField()
+
+
+class _ExecuteCall(serializers.Serializer[Any]):
+    function_id = serializers.UUIDField()
+    payload = serializers.CharField(help_text="base64 of the dill of `((args, ...), {kwargs})`")
+    policy = PolicySerializer(required=False, allow_null=True, help_text="goes before that of the function")
+
+
+class _Executed(serializers.Serializer[Any]):
+    task_id = serializers.UUIDField()
+
+
+class _Status(serializers.Serializer[Any]):
+    task_id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=CONTRACT_STATES)
+
+
+class _Result(_Status):
+    result = serializers.CharField(
+        allow_blank=True, help_text="base64 of the dill of the value or the exception; empty until the task has ended"
+    )
+
+
+class _Greeting(serializers.Serializer[Any]):
+    message = serializers.CharField()
+    version = serializers.CharField()
+    endpoints = serializers.ListField(child=serializers.CharField())
+
+
+class _Health(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["ok"])
+
+
+class _Readiness(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["ok", "degraded", "unavailable"])
+    checks = serializers.DictField(child=serializers.CharField())
+
+
+class _FunctionChange(serializers.Serializer[Any]):
+    policy = PolicySerializer(allow_null=True, help_text="the keys that change; null, as a key or as a whole: defaults")
+
+
+for _serializer in (
+    _RegisterCall,
+    _Registered,
+    _ExecuteCall,
+    _Executed,
+    _Status,
+    _Result,
+    _Greeting,
+    _Health,
+    _Readiness,
+):
+    _serializer.__name__ = _serializer.__name__.lstrip("_")
+_FunctionChange.__name__ = "FunctionChange"
+
+_TASK = OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_FUNCTION = OpenApiParameter("function_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="1 to 200 characters; the same request with the same key is accepted once",
+)
+_PAGE = (
+    OpenApiParameter(
+        "limit", {"type": "integer", "minimum": 1, "maximum": parameters.MAX_PAGE, "default": parameters.PAGE}
+    ),
+    OpenApiParameter("before", OpenApiTypes.UUID, description="`next` of the page before"),
+)
+
+_REFUSALS = {
+    400: "the body is no JSON, or a field is missing, wrong, or no payload",
+    404: "there is none",
+    409: "the same Idempotency-Key came with another body",
+    413: "the body is too large",
+    415: "the body is not `application/json`",
+    429: "too much waits already; `Retry-After` says when to come again",
+    503: "the database cannot be reached or written: nothing was accepted, and `Retry-After` says when to come again",
+}
+
+
+def _wait(what: str) -> OpenApiParameter:
+    return OpenApiParameter("wait", {"type": "number", "minimum": 0, "default": 0}, description=what)
+
+
+def _answers(success: dict[int, Any], *refusals: int, **other: str) -> dict[int, Any]:
+    """`success` by status, and how the call may be refused; `s409="…"` says another reason than usually."""
+    said = {code: other.get(f"s{code}", _REFUSALS[code]) for code in (*refusals, 503)}
+    return success | {code: OpenApiResponse(ErrorSerializer, description=text) for code, text in said.items()}
+
+
+def _describe(view: type[APIView], tag: str, **methods: dict[str, Any]) -> None:
+    extend_schema_view(**{name: extend_schema(tags=[tag], auth=[], **said) for name, said in methods.items()})(view)
+
+
+_CONTRACT, _TASKS, _FUNCTIONS, _SERVICE = "contract", "tasks", "functions", "service"
+
+_describe(
+    contract.RegisterFunction,
+    _CONTRACT,
+    post={
+        "operation_id": "register_function",
+        "summary": "Store a function",
+        "request": _RegisterCall,
+        "responses": _answers({201: _Registered}, 400, 413, 415),
+    },
+)
+_describe(
+    contract.ExecuteFunction,
+    _CONTRACT,
+    post={
+        "operation_id": "execute_function",
+        "summary": "Accept a task: it is committed when this is answered",
+        "parameters": [_KEY],
+        "request": _ExecuteCall,
+        "responses": _answers({201: _Executed}, 400, 404, 409, 413, 415, 429),
+    },
+)
+_describe(
+    contract.TaskStatus,
+    _CONTRACT,
+    get={
+        "operation_id": "status",
+        "summary": "How far a task has come",
+        "parameters": [_TASK],
+        "responses": _answers({200: _Status}, 404, 429),
+    },
+)
+_describe(
+    contract.TaskResult,
+    _CONTRACT,
+    get={
+        "operation_id": "result",
+        "summary": "What a task has ended with",
+        "parameters": [_TASK, _wait("seconds to wait for its end, at most 60")],
+        "responses": _answers({200: _Result}, 400, 404, 429, s400="wait is no number of seconds"),
+    },
+)
+_describe(
+    contract.Home,
+    _SERVICE,
+    get={"operation_id": "greeting", "summary": "Who is here; a browser gets a page", "responses": {200: _Greeting}},
+)
+_describe(contract.Health, _SERVICE, get={"operation_id": "health", "summary": "It lives", "responses": {200: _Health}})
+_describe(
+    contract.Ready,
+    _SERVICE,
+    get={
+        "operation_id": "ready",
+        "summary": "Whether tasks can be accepted and are worked on",
+        "responses": {200: _Readiness, 503: _Readiness},
+    },
+)
+_describe(
+    v1.TaskList,
+    _TASKS,
+    get={
+        "operation_id": "list_tasks",
+        "summary": "Tasks, the newest first",
+        "parameters": [
+            *_PAGE,
+            OpenApiParameter(
+                "state",
+                {"type": "array", "items": {"enum": [state.name for state in State]}},
+                style="form",
+                explode=False,
+            ),
+            OpenApiParameter("function", OpenApiTypes.UUID),
+            OpenApiParameter("since", OpenApiTypes.DATETIME, description="accepted then or later"),
+        ],
+        "responses": _answers({200: TaskPageSerializer}, 400, s400="a parameter cannot be read"),
+    },
+)
+_describe(
+    v1.TaskDetail,
+    _TASKS,
+    get={
+        "operation_id": "get_task",
+        "summary": "All that is known of a task but its arguments and its result",
+        "parameters": [_TASK],
+        "responses": _answers({200: TaskDetailSerializer}, 404),
+    },
+)
+_describe(
+    v1.TaskCancel,
+    _TASKS,
+    post={
+        "operation_id": "cancel_task",
+        "summary": "End a task: what runs is killed with all that it has started",
+        "parameters": [_TASK, _wait("seconds to wait for the kill, at most 60")],
+        "request": None,
+        "responses": _answers(
+            {
+                200: OpenApiResponse(TaskDetailSerializer, description="it has ended, now or before: see its state"),
+                202: OpenApiResponse(TaskDetailSerializer, description="it runs, and the kill is on its way"),
+            },
+            400,
+            404,
+            429,
+            s400="wait is no number of seconds",
+        ),
+    },
+)
+_describe(
+    v1.TaskRetry,
+    _TASKS,
+    post={
+        "operation_id": "retry_task",
+        "summary": "A new task that does the same once more",
+        "parameters": [_TASK, _KEY],
+        "request": None,
+        "responses": _answers(
+            {201: TaskDetailSerializer},
+            400,
+            404,
+            409,
+            429,
+            s400="the Idempotency-Key is empty or too long",
+            s409="the task has not ended, or the Idempotency-Key came with another request",
+        ),
+    },
+)
+_describe(
+    v1.FunctionList,
+    _FUNCTIONS,
+    get={
+        "operation_id": "list_functions",
+        "summary": "Functions, the newest first",
+        "parameters": [*_PAGE, OpenApiParameter("name", str)],
+        "responses": _answers({200: FunctionPageSerializer}, 400, s400="a parameter cannot be read"),
+    },
+)
+_describe(
+    v1.FunctionDetail,
+    _FUNCTIONS,
+    get={
+        "operation_id": "get_function",
+        "summary": "A function",
+        "parameters": [_FUNCTION],
+        "responses": _answers({200: FunctionDetailSerializer}, 404),
+    },
+    patch={
+        "operation_id": "change_function",
+        "summary": "Change what its tasks follow from now on",
+        "parameters": [_FUNCTION],
+        "request": _FunctionChange,
+        "responses": _answers({200: FunctionDetailSerializer}, 400, 404, 415, s400="what is said is no policy"),
+    },
+)
+_describe(
+    v1.WorkerList,
+    _SERVICE,
+    get={
+        "operation_id": "list_workers",
+        "summary": "Dispatchers and their workers",
+        "responses": _answers({200: WorkersSerializer}),
+    },
+)

@@ -1,0 +1,136 @@
+"""What the API reads. Every answer takes a fixed number of queries; payloads, results and code are never loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import BooleanField, Prefetch, QuerySet
+from django.db.models.expressions import RawSQL
+
+from api.dialect import dialect_of
+from api.errors import NotFound
+from api.models import Attempt, Dispatcher, Function, Payload, Task
+from api.moves.common import is_in
+from everythingfaas.status import State
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list, newest first: at most `limit`, all of them older than `before`."""
+
+    limit: int
+    before: UUID | None = None
+
+    def of(self, rows: QuerySet[Any]) -> tuple[list[Any], UUID | None]:
+        """The rows of this page, and the id before which the next one begins; None if there is none."""
+        if self.before is not None:
+            rows = rows.filter(id__lt=self.before)
+        found = list(rows.order_by("-id")[: self.limit + 1])
+        return found[: self.limit], found[self.limit - 1].id if len(found) > self.limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tasks a list is of."""
+
+    states: Sequence[State] = ()
+    function: UUID | None = None
+    since: datetime | None = None
+
+
+def task(owner: int, task_id: UUID) -> Task:
+    """A task with its attempts. Two queries.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+    """
+    attempts = Prefetch("attempts", Attempt.objects.order_by("attempt"))
+    found = _tasks(owner).filter(id=task_id).prefetch_related(attempts).first()
+    if found is None:
+        raise NotFound(f"there is no task {str(task_id)!r}", field="task_id")
+    return found
+
+
+def repeats(task: Task) -> list[UUID]:
+    """The tasks that repeat `task`. One query."""
+    return list(Task.objects.filter(retry_of=task.id).order_by("id").values_list("id", flat=True))
+
+
+def tasks(owner: int, wanted: Wanted, page: Page) -> tuple[list[Task], UUID | None]:
+    """A page of tasks. One query."""
+    rows = _tasks(owner)
+    if wanted.states:
+        # As text, not as a parameter: SQLite uses an index with a condition only for one that repeats it.
+        condition = is_in(set(wanted.states))
+        rows = rows.filter(RawSQL(condition, (), output_field=BooleanField()))  # noqa: S611  # numbers of ours
+    if wanted.function is not None:
+        rows = rows.filter(function=wanted.function)
+    if wanted.since is not None:
+        rows = rows.filter(id__gte=first_id(wanted.since))
+    return page.of(rows)
+
+
+def first_id(since: datetime) -> UUID:
+    """The smallest id of a task that was accepted at `since`: ids are UUIDv7, which begin with the time."""
+    milliseconds = min(max(0, int(since.timestamp() * 1000)), (1 << 48) - 1)
+    return UUID(int=milliseconds << 80)
+
+
+def _tasks(owner: int) -> QuerySet[Task]:
+    rows = Task.objects.filter(owner=owner).select_related("owner", "function", "queue")
+    return rows.defer("function__source")
+
+
+def function(owner: int, function_id: UUID) -> Function:
+    """A function. One query.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+    """
+    found = _functions(owner).filter(id=function_id).first()
+    if found is None:
+        raise NotFound(f"there is no function {str(function_id)!r}", field="function_id")
+    return found
+
+
+def functions(owner: int, name: str | None, page: Page) -> tuple[list[Function], UUID | None]:
+    """A page of functions. One query."""
+    rows = _functions(owner).defer("source")
+    return page.of(rows if name is None else rows.filter(name=name))
+
+
+def _functions(owner: int) -> QuerySet[Function]:
+    return Function.objects.filter(owner=owner).select_related("owner", "queue", "blob").defer("blob__data")
+
+
+def workers() -> dict[str, list[Any]]:
+    """All dispatchers, and their workers as the last snapshot had them. Who holds a lease, the database's clock says.
+    One query."""
+    with connection.cursor() as cursor:
+        now = dialect_of(cursor).now
+    holds_lease = RawSQL(f"lease_until >= {now}", (), output_field=BooleanField())  # noqa: S611  # a constant of ours
+    dispatchers = list(Dispatcher.objects.annotate(holds_lease=holds_lease).order_by("started", "id"))
+    found = [
+        {**worker, "id": worker["worker"], "dispatcher": dispatcher.id, "holds_lease": dispatcher.holds_lease}
+        for dispatcher in dispatchers
+        for worker in json.loads(dispatcher.snapshot) or ()  # an empty object before the first renewal
+    ]
+    return {"workers": found, "dispatchers": dispatchers}
+
+
+def original(owner: int, task_id: UUID) -> Payload:
+    """The arguments of a task, to be sent once more, and with them the task. One query.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+    """
+    found = Payload.objects.filter(task=task_id, task__owner=owner).select_related("task").first()
+    if found is None:
+        raise NotFound(f"there is no task {str(task_id)!r}", field="task_id")
+    return found

@@ -1,0 +1,158 @@
+"""The calls. Each reads its parameters, asks one question or makes one change, and answers with what there is then."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api import policy
+from api.errors import InvalidRequest, NotEnded
+from api.functions import local_owner
+from api.lean import LeanRequest, LeanView, answer
+from api.models import Function, Payload, new_id
+from api.moves import Submission
+from api.requests import idempotency_key, wait_s
+from api.services import forget_function, parse_id, services
+from api.v1 import parameters, queries
+from api.v1.serializers import (
+    FunctionDetailSerializer,
+    FunctionPageSerializer,
+    TaskDetailSerializer,
+    TaskPageSerializer,
+    WorkersSerializer,
+)
+from everythingfaas.status import State
+
+
+class TaskList(APIView):
+    """`GET /api/v1/tasks`: tasks, the newest first."""
+
+    def get(self, request: Request) -> Response:
+        query = request.query_params
+        tasks, following = queries.tasks(local_owner(), parameters.wanted(query), parameters.page(query))
+        return Response(TaskPageSerializer({"tasks": tasks, "next": following}).data)
+
+
+class TaskDetail(APIView):
+    """`GET /api/v1/tasks/{id}`: all that is known of a task but its arguments and its result."""
+
+    def get(self, request: Request, task_id: str) -> Response:
+        return Response(_represented(local_owner(), parse_id(task_id, "task")))
+
+
+class TaskCancel(LeanView):
+    """`POST /api/v1/tasks/{id}/cancel`: what waits ends now, what runs is killed, what has ended stays as it is."""
+
+    http_method_names = ["post"]  # noqa: RUF012  # as the base class has it
+
+    async def post(self, request: LeanRequest, task_id: str) -> HttpResponse:
+        task = parse_id(task_id, "task")
+        patience = wait_s(request)
+        task_now = await _read(task)
+        if not _has_ended(task_now):
+            await services().canceller.cancel(task)
+            if patience:
+                await services().outcome_within(task, patience, request.gone)
+            task_now = await _read(task)
+        return answer(200 if _has_ended(task_now) else 202, task_now)
+
+
+class TaskRetry(LeanView):
+    """`POST /api/v1/tasks/{id}/retry`: a new task that does the same once more."""
+
+    http_method_names = ["post"]  # noqa: RUF012  # as the base class has it
+
+    async def post(self, request: LeanRequest, task_id: str) -> HttpResponse:
+        former = parse_id(task_id, "task")
+        key = idempotency_key(request)
+        owner = await services().owner()
+        payload = await services().reader.call(lambda _: queries.original(owner, former))
+        state = State(payload.task.state)
+        if not state.is_terminal:
+            raise NotEnded(
+                f"the task is {state.name}; it can be retried when it has ended (cancel it to end it now)",
+                field="task_id",
+            )
+        function = await services().function(str(payload.task.function_id))
+        task = await services().submit(_again(payload, function.queue, key))
+        return answer(201, await _read(task))
+
+
+class FunctionList(APIView):
+    """`GET /api/v1/functions`: functions, the newest first."""
+
+    def get(self, request: Request) -> Response:
+        query = request.query_params
+        functions, following = queries.functions(local_owner(), query.get("name"), parameters.page(query))
+        return Response(FunctionPageSerializer({"functions": functions, "next": following}).data)
+
+
+class FunctionDetail(APIView):
+    """`GET /api/v1/functions/{id}`: a function. `PATCH` changes what its tasks follow from now on."""
+
+    def get(self, request: Request, function_id: str) -> Response:
+        function = queries.function(local_owner(), parse_id(function_id, "function"))
+        return Response(FunctionDetailSerializer(function).data)
+
+    def patch(self, request: Request, function_id: str) -> Response:
+        if not isinstance(request.data, dict) or "policy" not in request.data:
+            raise InvalidRequest("the body must be a JSON object with a policy", field="policy")
+        owner, function = local_owner(), parse_id(function_id, "function")
+        with transaction.atomic():
+            queries.function(owner, function)  # or there is none
+            row = Function.objects.select_for_update().only("policy").get(id=function)
+            row.policy = policy.changed(row.policy, request.data["policy"])
+            row.save(update_fields=["policy"])
+        forget_function(function)
+        return Response(FunctionDetailSerializer(queries.function(owner, function)).data)
+
+
+class WorkerList(APIView):
+    """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases."""
+
+    def get(self, request: Request) -> Response:
+        return Response(WorkersSerializer(queries.workers()).data)
+
+
+async def _read(task: UUID) -> dict[str, Any]:
+    owner = await services().owner()
+    return await services().reader.call(lambda _: _represented(owner, task))
+
+
+def _represented(owner: int, task: UUID) -> dict[str, Any]:
+    return dict(TaskDetailSerializer(queries.task(owner, task)).data)
+
+
+def _has_ended(represented: dict[str, Any]) -> bool:
+    return State[represented["state"]].is_terminal
+
+
+def _again(former: Payload, queue: int, key: str | None) -> Submission:
+    task, now = former.task, time.time()
+    expires_s = None if task.expires_at is None else (task.expires_at - task.created).total_seconds()
+    return Submission(
+        id=new_id(),
+        owner=task.owner_id,
+        function=task.function_id,
+        payload=bytes(former.data),
+        created=now,
+        queue=queue,
+        priority=task.priority,
+        expires_at=None if expires_s is None else now + expires_s,
+        deadline_s=task.deadline_s,
+        at_most_once=task.at_most_once,
+        max_attempts=task.max_attempts,
+        policy=task.policy,
+        retry_of=task.id,
+        idempotency_key=key,
+        body_hash=None if key is None else hashlib.sha256(b"retry" + task.id.bytes).hexdigest(),
+        codec=former.codec,
+    )
