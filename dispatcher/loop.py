@@ -20,6 +20,7 @@ import zmq
 
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
+from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -28,6 +29,8 @@ log = logging.getLogger("dispatcher")
 
 #: After a stop was asked for, what runs may go on for so long; then it is killed and given back.
 DRAIN_S = 4.0
+#: If workers stop at the same time, what they have to deliver is waited for, up to this time before the end.
+LAST_S = 1.0
 #: And what then remains to be written may take so long.
 FLUSH_S = 2.0
 #: Waits between tries of a failing store.
@@ -131,7 +134,14 @@ class StoreThread:
 
 
 class Loop:
-    """Runs a scheduler between a store and a link until it is told to stop."""
+    """Runs a scheduler between a store and a link until it is told to stop.
+
+    Args:
+        drain_s: after a stop was asked for, what runs may go on for so long.
+        leave_s: and, if it is longer, what runs on workers that are stopping as well: nobody takes it from them later.
+        alive: is given each time that the store has answered.
+        on_printed: takes what runs print; it must not block.
+    """
 
     def __init__(
         self,
@@ -141,14 +151,17 @@ class Loop:
         *,
         clock: Callable[[], float] = time.monotonic,
         drain_s: float = DRAIN_S,
+        leave_s: float = DRAIN_S,
+        alive: SignOfLife | None = None,
         on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
-        """`on_printed` takes what runs print; it must not block."""
         self._on_printed = on_printed
         self._core = scheduler
         self._link = link
         self._clock = clock
         self._drain_s = drain_s
+        self._leave_s = leave_s
+        self._alive = alive or SignOfLife(None)
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._rung = False
@@ -193,13 +206,21 @@ class Loop:
         if self._core.lease_lost:
             log.error("another process has taken over this dispatcher's row; leaving")
         self._link.drain(self._clock())
-        drained_by = self._clock() + self._drain_s
-        while self._stops < 2 and not self._core.lease_lost and not self._core.is_idle and self._clock() < drained_by:
+        began = self._clock()
+        while self._stops < 2 and not self._core.lease_lost and not self._core.is_idle:
+            drained_by = began + self._patience_s
+            if self._clock() >= drained_by:
+                break
             self._turn(poller, until=drained_by)
         self._link.kill(self._clock())
         flushed_by = self._clock() + FLUSH_S
         while not self._is_flushed and self._clock() < flushed_by:
             self._turn(poller, until=flushed_by)
+
+    @property
+    def _patience_s(self) -> float:
+        waited_for = self._core.is_being_left and not self._link.ends_with_us
+        return max(self._drain_s, self._leave_s) if waited_for else self._drain_s
 
     @property
     def _is_flushed(self) -> bool:
@@ -220,6 +241,7 @@ class Loop:
         answered = self._thread.answer()
         if answered is not None:
             answer, doubtful = answered
+            self._alive.give(now)  # renewals of the lease make for one every few seconds
             if doubtful:
                 self._core.recall()
             sends += self._core.exchanged(answer, now=now)

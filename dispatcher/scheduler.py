@@ -238,6 +238,11 @@ class Scheduler:
         return not self._assignments and self.is_written
 
     @property
+    def is_being_left(self) -> bool:
+        """A worker that is about to leave is still at something."""
+        return any(worker.draining and worker.assigned for worker in self._workers.values())
+
+    @property
     def is_written(self) -> bool:
         """All that has been heard is committed."""
         waiting = self._next.ended or self._next.released or self._next.begun

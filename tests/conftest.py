@@ -28,6 +28,9 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, connections, transaction
 
+#: Needs an engine for containers, and minutes: `make compose-test`, which names the folder, gets it all the same.
+collect_ignore = ["compose"]
+
 #: Tables whose rows come with the migrations, and stay.
 _KEPT = {"django_migrations", "django_content_type", "auth_permission"}
 
