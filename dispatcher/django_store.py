@@ -31,6 +31,7 @@ from django.db import (
 from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance, Queue
+from api.pipeline import pipelined_cursor
 from api.tally import Tally
 from dispatcher.store import Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
 from everythingfaas.errors import StoreUnavailable
@@ -105,7 +106,7 @@ class DjangoStore:
         if exchange.look and exchange.writes_nothing and not self._anything_to_do(now):
             return Exchanged()
         answer = Exchanged()
-        with transaction.atomic(), connection.cursor() as cursor:
+        with transaction.atomic(), pipelined_cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
