@@ -106,14 +106,18 @@ class DjangoStore:
         if exchange.look and exchange.writes_nothing and not self._anything_to_do(now):
             return Exchanged()
         answer = Exchanged()
+        # What needs no database is done before: others wait for the end of the transaction.
+        begins = [moves.Begun(_id(b.task), b.attempt, now - b.ago_s) for b in exchange.begun]
+        ends = [_ended(item, now) for item in exchange.ended]
+        releases = [_released(item, now) for item in exchange.released]
         with transaction.atomic(), pipelined_cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, [moves.Begun(UUID(b.task), b.attempt, now - b.ago_s) for b in exchange.begun])
-            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
+            begun = moves.begin(cursor, begins)
+            ended = moves.end(cursor, ends)
             self._count_closed(ended)
-            reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
+            reopened, dropped = moves.release(cursor, releases, now)
             self._count_closed(dropped)
             for item in reopened:
                 self._tally.moved(item.owner, State.RUNNING, item.state)
@@ -184,14 +188,18 @@ class DjangoStore:
     def _announce(
         self, exchange: Exchange, begun: set[UUID], ended: list[moves.Closed], dropped: list[moves.Closed]
     ) -> None:
-        starts = [(UUID(b.task), b.attempt) for b in exchange.begun if UUID(b.task) in begun]
-        results = {(UUID(item.task), item.attempt): item.result for item in exchange.ended}
+        starts = [(_id(b.task), b.attempt) for b in exchange.begun if _id(b.task) in begun]
+        results = {(_id(item.task), item.attempt): item.result for item in exchange.ended}
         ends = [
             (item.task, item.attempt, contract_state(item.state, begun=True), results.get((item.task, item.attempt)))
             for item in [*ended, *dropped]
         ]
         if starts or ends:
             self._announcer.put(starts, ends)
+
+
+#: Reading an id of text takes a microsecond, and each comes back two or three times.
+_id = lru_cache(maxsize=16384)(UUID)
 
 
 def _attempt(key: tuple[str, int]) -> tuple[UUID, int] | None:
@@ -303,7 +311,7 @@ def _report(item: Ended, now: float) -> moves.Report:
 
 def _ended(item: Ended, now: float) -> moves.Ended:
     return moves.Ended(
-        UUID(item.task),
+        _id(item.task),
         item.attempt,
         item.event,
         item.result,
@@ -315,7 +323,7 @@ def _ended(item: Ended, now: float) -> moves.Ended:
 
 
 def _released(item: Released, now: float) -> moves.Released:
-    task = UUID(item.task)
+    task = _id(item.task)
     if item.ended is None:
         return moves.Released(task, item.attempt, Event.REQUEUE, unstarted=True)
     return moves.Released(
