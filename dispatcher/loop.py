@@ -21,6 +21,7 @@ from typing import Protocol
 
 import zmq
 
+from dispatcher.policies import Pace
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, TaskStore
 from everythingfaas.errors import StoreUnavailable
@@ -162,13 +163,16 @@ class Loop:
         self._drain_s = drain_s
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
+        self._pace = Pace()
         self._rung = False
+        self._asked = False  # the store is at work for us
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
-        self._waker.wake()
+        if not self._asked:  # else the answer wakes us, and we look at `_rung` after it
+            self._waker.wake()
 
     def stop(self) -> None:
         """Drain and leave; called twice, kill and leave. From any thread, or a signal handler."""
@@ -207,7 +211,7 @@ class Loop:
             self._turn(poller, until=flushed_by)
 
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
-        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
+        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), self._pace.due, until) - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
         if any(source == self._waker.fileno() for source, _ in woken):
@@ -220,9 +224,11 @@ class Loop:
         answered = self._thread.answer()
         if answered is not None:
             answer, doubtful = answered
+            self._asked = False
             if doubtful:
                 self._core.recall()
             sends += self._core.exchanged(answer, now=now)
+            self._pace.answered(self._core.short, now)
         if self._rung:
             self._rung = False
             self._core.ring()
@@ -230,8 +236,15 @@ class Loop:
         while sends:
             answered_at_once = self._link.send(sends, now)
             sends = self._received(now) if answered_at_once else []
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        """The next turn with the store, if there is to be one now."""
+        if self._asked or not self._pace.allows(self._core.short, now):
+            return
         exchange = self._core.exchange()
         if exchange is not None:
+            self._asked = True
             self._thread.ask(exchange)
 
     def _received(self, now: float) -> list[Send]:

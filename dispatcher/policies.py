@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
@@ -17,6 +18,10 @@ MAX_DEATHS = 3
 PREFETCH_S = 0.005
 #: And is never more than so many tasks for each slot.
 PREFETCH_MAX = 16
+#: While short tasks are given out, a turn with the store waits so long for each of them after the last one,
+GATHER_S = 0.00025
+#: and never longer than this.
+GATHER_MAX_S = 0.005
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
 
@@ -56,6 +61,29 @@ def prefetch(slots: int, run_s: float) -> int:
     (0, 20, 64)
     """
     return min(int(slots * PREFETCH_S / max(run_s, 1e-6)), slots * PREFETCH_MAX)
+
+
+class Pace:
+    """When the next turn with the store is due, after the last one.
+
+    A transaction costs about the same with one end in it or with twenty, and all who write wait for it. So while short
+    tasks are given out, which will have ended in a moment, the next turn waits for them: what ends is written together,
+    and what is claimed with it lasts longer. Of a lone task neither claim nor end waits, for nothing else is given out.
+    """
+
+    def __init__(self) -> None:
+        self.due = math.inf  #: what the next turn waits for; infinite if for nothing
+
+    def answered(self, short: int, now: float) -> None:
+        """A turn is over, and `short` attempts are at workers whose tasks are short."""
+        self.due = now + min(short * GATHER_S, GATHER_MAX_S)
+
+    def allows(self, short: int, now: float) -> bool:
+        """Whether the next turn may be now, with so many of them left."""
+        if short and now < self.due:
+            return False
+        self.due = math.inf
+        return True
 
 
 def verdict(task: Claimed, report: Report, *, worker: str, cancelled: bool) -> Ended | Released:

@@ -194,6 +194,11 @@ class Scheduler:
             due += [worker.beat_at, worker.heard_at + LOST_AFTER_S]
         return min(due)
 
+    @property
+    def short(self) -> int:
+        """How many attempts are given out to workers whose tasks are short: they will have ended in a moment."""
+        return sum(worker.load for worker in self._workers.values() if prefetch(worker.slots, worker.run_s))
+
     def exchange(self) -> Exchange | None:
         """The next turn with the store, or None when there is nothing to do or one is under way."""
         if self._under_way is not None:
