@@ -49,6 +49,8 @@ UNKNOWN = "the database was lost while it committed; whether task {} was accepte
 class Writer(Group[Submission, Accepted]):
     """Accepts tasks for callers on the event loop."""
 
+    gather_share = 0.25
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
