@@ -18,6 +18,7 @@ from typing import Protocol
 
 import zmq
 
+from dispatcher.policies import Pace
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.alive import SignOfLife
@@ -164,14 +165,17 @@ class Loop:
         self._alive = alive or SignOfLife(None)
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
+        self._pace = Pace()
         self._rung = False
         self._asked_to_look = False
+        self._asked = False  # the store is at work for us
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
-        self._waker.wake()
+        if not self._asked:  # else the answer wakes us, and we look at `_rung` after it
+            self._waker.wake()
 
     def look(self) -> None:
         """Somebody wants a running task ended: the store says which. From any thread."""
@@ -228,7 +232,7 @@ class Loop:
         return self._core.is_idle if self._link.ends_with_us else self._core.is_written
 
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
-        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
+        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), self._pace.due, until) - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
         if any(source == self._waker.fileno() for source, _ in woken):
@@ -241,10 +245,12 @@ class Loop:
         answered = self._thread.answer()
         if answered is not None:
             answer, doubtful = answered
+            self._asked = False
             self._alive.give(now)  # renewals of the lease make for one every few seconds
             if doubtful:
                 self._core.recall()
             sends += self._core.exchanged(answer, now=now)
+            self._pace.answered(self._core.short, now)
         if self._rung:
             self._rung = False
             self._core.ring()
@@ -258,8 +264,15 @@ class Loop:
         printed = self._core.printed()
         if printed and self._on_printed is not None:
             self._on_printed(printed)
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        """The next turn with the store, if there is to be one now."""
+        if self._asked or not self._pace.allows(self._core.short, now):
+            return
         exchange = self._core.exchange()
         if exchange is not None:
+            self._asked = True
             self._thread.ask(exchange)
 
     def _received(self, now: float) -> list[Send]:

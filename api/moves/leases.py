@@ -43,10 +43,10 @@ def renew_lease(cursor: CursorWrapper, dispatcher: UUID, epoch: int, lease_s: fl
     """Prolong the lease, unless the row was taken over: then the dispatcher must drop what it holds."""
     cursor.execute(
         f"UPDATE api_dispatcher SET lease_until = {dialect_of(cursor).now} + %s, snapshot = %s"
-        " WHERE id = %s AND epoch = %s",
+        " WHERE id = %s AND epoch = %s RETURNING id",
         [lease_s, snapshot, dispatcher, epoch],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def lapsed_dispatchers(cursor: CursorWrapper) -> list[UUID]:
@@ -71,10 +71,10 @@ def fence_dispatcher(cursor: CursorWrapper, dispatcher: UUID) -> bool:
     """
     dialect = dialect_of(cursor)
     cursor.execute(
-        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND lease_until < {dialect.now}",
+        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND lease_until < {dialect.now} RETURNING id",
         [dispatcher],
     )
-    if cursor.rowcount:
+    if cursor.fetchone():
         return True
     cursor.execute("SELECT 1 FROM api_dispatcher WHERE id = %s", [dispatcher])
     return cursor.fetchone() is None
@@ -103,10 +103,11 @@ def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None
         DELETE FROM api_dispatcher
         WHERE id = %s AND lease_until < {now} AND NOT EXISTS (
             SELECT 1 FROM api_task
-            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})""",
+            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})
+        RETURNING id""",
         [dispatcher],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID, int]]) -> list[Held]:
