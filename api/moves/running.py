@@ -133,7 +133,7 @@ def head(columns: str, queue: int) -> str:
     """What is claimed next from `queue`; takes `now` as its parameter."""
     return (
         f"SELECT {columns} FROM api_task WHERE queue_id = {queue:d} AND {common.before(Event.CLAIM)}"
-        " AND (expires_at IS NULL OR expires_at > %s) ORDER BY priority DESC, id"
+        " AND (expires_at IS NULL OR expires_at > %s OR started IS NOT NULL) ORDER BY priority DESC, id"
     )
 
 
