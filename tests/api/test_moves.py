@@ -492,7 +492,7 @@ class TestCancel:
 
 
 class TestLeases:
-    def register(self, lease_s: float = 3600) -> UUID:
+    def register(self, lease_s: float = 60) -> UUID:
         dispatcher = new_id()
         with committed() as cursor:
             assert moves.register_dispatcher(cursor, dispatcher, "push", 4, "there", 1, lease_s) == 1

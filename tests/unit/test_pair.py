@@ -167,9 +167,9 @@ def test_a_deadline_kills_and_is_not_tried_again() -> None:
 
 def test_a_function_that_raised_is_retried_only_if_asked() -> None:
     pair = Pair(slots=1)
-    once, thrice = pair.submit(), pair.submit(policy=Policy(retries=2))
+    once, thrice = pair.submit(), pair.submit(policy=Policy(retries=2, backoff_s=0.1))
     for _ in range(6):
-        pair.settle(seconds=0.2, finish=False)
+        pair.settle(seconds=2, finish=False)
         pair.step_slot(pair.workers[0], Outcome.RAISED)
     pair.settle(seconds=1)
     assert [pair.store.tasks[task].failures for task in (once, thrice)] == [1, 3]
@@ -278,10 +278,10 @@ def test_a_restored_database_kills_what_workers_hold() -> None:
     pair = Pair(slots=1)
     pair.submit()
     pair.settle(seconds=0.5, finish=False)
-    pair.store.generation += 1
+    pair.store.data.generation += 1
     pair.start_dispatcher()
     pair.settle(seconds=1, finish=False)
-    assert pair.store.generation == pair.workers[0].session._generation
+    assert pair.store.data.generation == pair.workers[0].session._generation
     pair.settle(seconds=10)
     assert states(pair) == {State.COMPLETED: 1}
 
