@@ -262,6 +262,31 @@ def test_a_result_is_kept_until_its_commit_is_acknowledged() -> None:
     assert not worker.session._held
 
 
+def test_a_worker_without_a_dispatcher_does_not_spin() -> None:
+    """Whatever waits to be sent, or given back, until there is one."""
+    pair = Pair(slots=1)
+    for _ in range(100):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(20):
+        pair.submit()
+    pair.exchange_all()
+    (worker,) = pair.workers
+    while worker.inbox:
+        pair.step_to_worker(worker)
+    pair._perform(worker, worker.session.receive(Refuse("unknown worker", again=True), now=pair.now))
+    pair.step_slot(worker)
+    assert worker.session._queue
+    assert worker.session._unsent
+    for _ in range(20):
+        due = worker.session.next_deadline()
+        assert due > pair.now
+        pair.now = due
+        pair._perform(worker, worker.session.expire(now=pair.now))
+        pair._flush(worker)
+    assert not worker.session.is_registered
+
+
 def test_a_dispatcher_killed_during_a_task_finds_it_again() -> None:
     pair = Pair(slots=1)
     task = pair.submit()
