@@ -4,6 +4,9 @@
     faas:bell        channel: there is new work, or something that runs is to be cancelled. Dispatchers look at once,
                      instead of within a second.
     faas:done        channel: these tasks have ended, 16 bytes of id each. Who waits for one looks at once.
+    faas:news        channel: something else that pages show has changed
+    faas:log:{id}    stream: what a running task prints; capped, lives for an hour, and for a minute after its end
+    faas:log         channel: these tasks have printed something, 16 bytes of id each
 
 A mirror of a task is a copy of what its row said, for readers who would rather not ask the database. It is
 believed only where it says that the task has ended, for that never changes; it is written after the commit
@@ -35,6 +38,8 @@ log = logging.getLogger("api.mirror")
 
 BELL: Final = "faas:bell"
 DONE: Final = "faas:done"
+NEWS: Final = "faas:news"
+LOG_CHANNEL: Final = "faas:log"
 
 #: What is published on the bell.
 NEW_WORK: Final = b""
@@ -47,6 +52,10 @@ SCRIPT_TASKS = 500
 SCRIPT_BYTES = 1024**2
 #: How long a mirror lives, in seconds.
 TTL_S = 3600
+
+#: A stream of output has about so many entries; how long it lives, and after the end of its attempt.
+LOG_ENTRIES = 128
+LOG_END_TTL_S = 60
 
 #: How far the words of the contract have come. Those of the same rank are both ends.
 RANKS: Final = {"QUEUED": 0, "RUNNING": 1, "COMPLETED": 2, "FAILED": 2}
@@ -158,6 +167,32 @@ def announce(tasks: Iterable[UUID]) -> list[Command]:
     return [("PUBLISH", DONE, ids)] if ids else []
 
 
+def tell_news() -> Command:
+    """Tells pages that something has changed."""
+    return ("PUBLISH", NEWS, b"")
+
+
+def log_key(task: UUID) -> str:
+    return f"faas:log:{task}"
+
+
+def printed(task: UUID, attempt: int, data: bytes, dropped: int) -> list[Command]:
+    """Appends to what `task` has printed; `dropped` bytes were left out behind `data`."""
+    stream = log_key(task)
+    values = ("attempt", attempt, "data", data, "dropped", dropped)
+    return [("XADD", stream, "MAXLEN", "~", LOG_ENTRIES, "*", *values), ("EXPIRE", stream, TTL_S)]
+
+
+def printed_last(task: UUID) -> Command:
+    """`task` has ended: what it printed is stored with the attempt now."""
+    return ("EXPIRE", log_key(task), LOG_END_TTL_S)
+
+
+def announce_printed(tasks: Iterable[UUID]) -> Command:
+    """Tells those who watch `tasks` that they have printed something."""
+    return ("PUBLISH", LOG_CHANNEL, b"".join(task.bytes for task in tasks))
+
+
 def announced(message: bytes) -> list[bytes]:
     """The ids in a message of `announce`, as 16 bytes each."""
     return [message[at : at + 16] for at in range(0, len(message), 16)]
@@ -199,7 +234,7 @@ class SyncMirror:
 
     def begun(self, tasks: Sequence[tuple[UUID, int]]) -> None:
         """Of each task: its attempt, which a slot has begun."""
-        self._do(write(Entry(task, attempt, "RUNNING") for task, attempt in tasks))
+        self._do([*write(Entry(task, attempt, "RUNNING") for task, attempt in tasks), tell_news()])
 
     def ended(self, tasks: Sequence[tuple[UUID, int, str, bytes | None]]) -> None:
         """Of each task: its last attempt, the contract's word for its state, and its result."""

@@ -1,15 +1,20 @@
-"""What the front page says."""
+"""What pages say first. From then on they are kept true by `api.live`."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.db import connection
+from django.http import HttpRequest
 from rest_framework.request import Request
 
-from api.tally import totals
+from api.live.topics import OVERVIEW, Memory, Parts, Sight
+from api.models import LOCAL_USER
 from everythingfaas import __version__
+from everythingfaas.status import State
 
 NAME = "EverythingFaaS"
 
@@ -23,14 +28,34 @@ def greeting() -> dict[str, Any]:
     }
 
 
-def dashboard(request: Request) -> dict[str, Any]:
-    """For people: the context of ``dashboard.html``."""
-    with connection.cursor() as cursor:
-        counts = totals(cursor)
+def framed(request: HttpRequest | Request, here: str, title: str, **more: Any) -> dict[str, Any]:
+    """The context of a page within ``frame.html``. `view` is what its script is given."""
     return {
-        "name": NAME,
+        "here": here,
+        "title": title,
         "version": __version__,
         "mode": settings.FAAS.mode,
         "url": request.build_absolute_uri("/").rstrip("/"),
-        "counts": [(state.name.lower(), count) for state, count in counts.items()],
+        "who": LOCAL_USER,
+        **more,
     }
+
+
+def look(topic: str) -> Parts:
+    """What there is of a topic now."""
+    with connection.cursor() as cursor:
+        return Sight(cursor, Memory(), time.time()).of(topic)
+
+
+def dashboard(request: HttpRequest | Request) -> dict[str, Any]:
+    """For people: the context of ``dashboard.html``."""
+    parts = look(OVERVIEW)
+    counts: dict[str, int] = parts["counts"]
+    empty = not any(counts[state.name.lower()] for state in State)
+    view = {"topic": OVERVIEW, "parts": as_json(parts)}
+    return framed(request, "overview", "Overview", view=view, counts=counts, empty=empty)
+
+
+def as_json(parts: Parts) -> Any:
+    """`parts` as plain values, as they travel."""
+    return msgspec.to_builtins(parts)

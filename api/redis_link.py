@@ -56,10 +56,15 @@ class _Connection(asyncio.Protocol):
         for command in commands:
             self._queue(command, None)
 
-    def subscribe(self, channel: str, on_message: Callable[[Any], None]) -> None:
-        """From here on whatever comes is a message, and nothing else can be asked."""
+    def receive(self, on_message: Callable[[Any], None]) -> None:
+        """From here on whatever comes is a message, and nothing can be asked."""
         self._on_message = on_message
-        self._transport.write(pack(("SUBSCRIBE", channel)))
+
+    def subscribe(self, *channels: str) -> None:
+        self._transport.write(pack(("SUBSCRIBE", *channels)))
+
+    def unsubscribe(self, *channels: str) -> None:
+        self._transport.write(pack(("UNSUBSCRIBE", *channels)))
 
     def drop(self, reason: str) -> None:
         self._transport.abort()
@@ -221,7 +226,7 @@ class RedisLink(_Keeper):
 
 
 class Subscription(_Keeper):
-    """The connection that listens to one channel."""
+    """The connection that listens to channels. While it is lost, what is said there is missed."""
 
     _name = "subscription"
 
@@ -235,22 +240,50 @@ class Subscription(_Keeper):
         on_change: Callable[[], None],
     ) -> None:
         """`on_change` is called whenever it begins to listen, for messages may have been missed, and when it ceases."""
-        self._channel = channel
-        self._on_message = on_message
-        self._on_change = on_change
+        self._listeners: dict[str, list[Callable[[bytes], None]]] = {channel: [on_message]}
+        self._on_change = [on_change]
         super().__init__(url, loop)
 
+    def listen(self, channel: str, on_message: Callable[[bytes], None]) -> None:
+        """Calls `on_message` for whatever is said on `channel`, until `ignore`."""
+        listeners = self._listeners.setdefault(channel, [])
+        listeners.append(on_message)
+        if len(listeners) == 1 and self._connection is not None:
+            self._connection.subscribe(channel)
+
+    def ignore(self, channel: str, on_message: Callable[[bytes], None]) -> None:
+        """The end of `listen` with the same arguments."""
+        listeners = self._listeners[channel]
+        listeners.remove(on_message)
+        if not listeners:
+            del self._listeners[channel]
+            if self._connection is not None:
+                self._connection.unsubscribe(channel)
+
+    def listen_to_changes(self, on_change: Callable[[], None]) -> None:
+        """As the constructor's `on_change`, until `ignore_changes`."""
+        self._on_change.append(on_change)
+
+    def ignore_changes(self, on_change: Callable[[], None]) -> None:
+        self._on_change.remove(on_change)
+
     def _connected(self, connection: _Connection) -> None:
-        connection.subscribe(self._channel, self._received)
+        connection.receive(self._received)
+        connection.subscribe(*self._listeners)
 
     def _disconnected(self) -> None:
-        self._on_change()
+        self._changed()
+
+    def _changed(self) -> None:
+        for on_change in list(self._on_change):
+            on_change()
 
     def _received(self, message: Any) -> None:
         match message:
-            case [b"message", _, bytes(payload)]:
-                self._on_message(payload)
+            case [b"message", bytes(channel), bytes(payload)]:
+                for on_message in list(self._listeners.get(channel.decode(), ())):
+                    on_message(payload)
             case [b"subscribe", *_]:
-                self._on_change()
+                self._changed()
             case Exception():
                 log.warning("subscription: Redis refused it: %s", message)

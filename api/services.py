@@ -23,7 +23,8 @@ from api import health, moves, policy
 from api.canceller import Canceller
 from api.errors import Conflict, NotFound
 from api.functions import local_owner
-from api.mirror import DONE, Entry, Mirror
+from api.live.hub import Hub
+from api.mirror import BELL, DONE, NEWS, Entry, Mirror
 from api.models import new_id
 from api.moves import Accepted, Closed, FunctionView, Submission, TaskView
 from api.reader import Reader
@@ -60,6 +61,7 @@ class Services:
         self.subscription = Subscription(
             faas.redis_address, loop, DONE, on_message=self.waiters.told, on_change=self.waiters.look
         )
+        self.live = Hub(loop, self.link, self.subscription, (BELL, DONE, NEWS))
         name = f"{socket.gethostname()}:{faas.port}"
         self.writer = Writer(loop, Tally(f"web:{name}"[:64]), self._committed)
         self.canceller = Canceller(loop, Tally(f"cancel:{name}"[:64]), self._cancelled)
@@ -67,12 +69,17 @@ class Services:
 
     async def close(self) -> None:
         """Answers what waits, writes what was accepted, and closes everything."""
-        await self.waiters.close()
+        await self.let_go()
         await self.writer.close()
         await self.canceller.close()
         await self.reader.close()
         await self.subscription.close()
         await self.link.close()
+
+    async def let_go(self) -> None:
+        """Answers those who wait for what may take long, and closes the pages."""
+        await self.waiters.close()
+        await self.live.close()
 
     def abandon(self) -> None:
         """Refuses what waits to be written or read: there is no time left."""

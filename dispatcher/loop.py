@@ -19,7 +19,7 @@ from typing import Protocol
 import zmq
 
 from dispatcher.scheduler import Scheduler, Send
-from dispatcher.store import Exchange, Exchanged, TaskStore
+from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -121,6 +121,8 @@ class StoreThread:
                 if not self._doubtful:
                     log.warning("the database cannot be written, tasks wait: %s", exc)
                 self._doubtful = True
+                # While we could not reach the database, others could not renew their leases.
+                exchange.take_over.clear()
                 if self._closing.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, RETRY_MAX_S)
@@ -141,7 +143,10 @@ class Loop:
         *,
         clock: Callable[[], float] = time.monotonic,
         drain_s: float = DRAIN_S,
+        on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
+        """`on_printed` takes what runs print; it must not block."""
+        self._on_printed = on_printed
         self._core = scheduler
         self._link = link
         self._clock = clock
@@ -230,6 +235,9 @@ class Loop:
         while sends:
             self._core.unsent(self._link.send(sends, now))
             sends = self._received(now) if self._link.has_answers else []
+        printed = self._core.printed()
+        if printed and self._on_printed is not None:
+            self._on_printed(printed)
         exchange = self._core.exchange()
         if exchange is not None:
             self._thread.ask(exchange)

@@ -1,7 +1,8 @@
 """The ASGI application: the guard, and behind it a router before the two handlers.
 
-    server ──▶ Guard ──▶ Router ──▶ LeanHandler   views that derive from LeanView
-                            └─────▶ PoolHandler   everything else
+    server ──▶ Guard ──▶ Router ──▶ LeanHandler    views that derive from LeanView
+                            ├─────▶ PoolHandler    everything else
+                            └─────▶ LiveConsumer   the one WebSocket
 
 The URLconf is the one table of what there is, and the class of a view says which handler runs it.
 """
@@ -18,10 +19,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
 django.setup()
 
 # What follows reads the settings, and the apps, as it is imported.
+from api.consumers import LiveConsumer  # noqa: E402
 from api.lean import LeanView, Receive, Scope, Send  # noqa: E402
 from api.services import services, stop_services  # noqa: E402
 from faas_project.guard import App, Guard  # noqa: E402
 from faas_project.handlers import LeanHandler, PoolHandler  # noqa: E402
+
+#: Where the pages' WebSocket is.
+LIVE = "/live"
 
 
 class Router:
@@ -30,6 +35,7 @@ class Router:
     def __init__(self, lean: LeanHandler, pool: PoolHandler, *, urlconf: str | None = None) -> None:
         self._lean = lean
         self._pool = pool
+        self._live: App = LiveConsumer.as_asgi()
         self._resolver: URLResolver = get_resolver(urlconf)
         self._fixed: dict[str, ResolverMatch] = {}
 
@@ -38,15 +44,13 @@ class Router:
             case "http":
                 await self.handler_for(scope)(scope, receive, send)
             case "websocket":
-                await refuse_websocket(receive, send)
+                await self.socket_for(scope)(scope, receive, send)
             case "lifespan":
                 await live(receive, send)
 
     def handler_for(self, scope: Scope) -> App:
         """Who runs this request. What there is no view for is the pool's to answer, as for any page."""
-        path = scope["path"]
-        if prefix := scope.get("root_path"):
-            path = path.removeprefix(prefix)
+        path = path_of(scope)
         found = self._fixed.get(path)
         if found is None:
             try:
@@ -60,14 +64,24 @@ class Router:
         scope["faas.match"] = found
         return self._lean
 
+    def socket_for(self, scope: Scope) -> App:
+        return self._live if path_of(scope) == LIVE else refuse_websocket
+
+
+def path_of(scope: Scope) -> str:
+    """The path below what a proxy has taken off."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    return path.removeprefix(prefix) if prefix else path
+
 
 def is_lean(match: ResolverMatch) -> bool:
     view = getattr(match.func, "cls", None)
     return isinstance(view, type) and issubclass(view, LeanView)
 
 
-async def refuse_websocket(receive: Receive, send: Send) -> None:
-    """There are none yet."""
+async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """There is none there."""
     await receive()
     await send({"type": "websocket.close", "code": 1000})
 

@@ -212,7 +212,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self._port.stopListening()
         try:
             async with asyncio.timeout(max(0.1, self._settings.shutdown_s - LAST_S)):
-                await services().waiters.close()
+                await services().let_go()
                 await self._all_answered()
                 await services().close()
         except TimeoutError:

@@ -6,8 +6,12 @@ from django.contrib import admin
 from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 
+from api.admin import live
+
 urlpatterns = [
     path("", include("api.urls")),
+    path("", include("api.browse_urls")),
+    path("admin/live/", admin.site.admin_view(live), name="admin-live"),
     path("admin/", admin.site.urls),
     # From the folders of the apps: a few small files, for a few people.
     path("static/<path:path>", serve, {"insecure": True}),

@@ -46,6 +46,7 @@ from everythingfaas.wire.messages import (
     Welcome,
 )
 from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.output import OutputRelay
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
 STARTED_AFTER_S = 0.02
@@ -201,6 +202,7 @@ class WorkerSession:
         self._functions = FunctionCache()
         self._wanting: dict[str, _Wanted] = {}  # functions whose bytes runs wait for
         self._unsent: list[Key] = []
+        self._output = OutputRelay()
         self._unsent_since = now
         self._seen = 0
         self._pull_number = 0
@@ -236,6 +238,8 @@ class WorkerSession:
             due.append(self._hello_at)
         else:
             due += [self._beat_at, self._heard_at + self._welcome.lost_after_s]
+            if (output_at := self._output.next_deadline()) is not None:
+                due.append(output_at)
         for key in self._running.values():
             held = self._held[key]
             if held.begun_at is None or held.killing is not None:
@@ -244,9 +248,9 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
-        if self._queue and self._is_full:
+        if self._welcome is not None and self._queue and self._is_full:
             due.append(self._assigned_at + STALL_S)
-        if self._unsent:
+        if self._welcome is not None and self._unsent:
             due.append(self._unsent_since + GATHER_S)
         return min(due)
 
@@ -405,14 +409,17 @@ class WorkerSession:
                 held = self._held.get((event.task, event.attempt))
                 if held is not None:
                     held.begun_at = now
+                    self._output.begun((event.task, event.attempt), now)
                 return []
             case SlotDone():
                 self._running.pop(event.slot, None)
+                self._output.ended((event.task, event.attempt))
                 held = self._held.get((event.task, event.attempt))
                 if held is not None and held.report is None:
                     self._end((event.task, event.attempt), held, event, now)
                 return []
             case OutputChunk():
+                self._output.printed((event.task, event.attempt), event.data)
                 return []
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
@@ -569,6 +576,8 @@ class WorkerSession:
                 starts.append(Started(key[0], key[1], now - held.begun_at))
         if starts:
             actions.append(Send(Begun(tuple(starts))))
+        if (output := self._output.flush(now)) is not None:
+            actions.append(Send(output))
         if self._unsent and not self._gathers(now):
             actions += [Send(Result(reports)) for reports in _portions(self._reports(now))]
             self._unsent.clear()
@@ -628,6 +637,7 @@ class WorkerSession:
         self._queue.clear()
         self._wanting.clear()
         self._unsent.clear()
+        self._output.clear()
         return actions
 
     def _discard_waiting(self, key: Key) -> None:

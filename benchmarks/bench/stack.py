@@ -29,19 +29,40 @@ class Stack:
     web: int  #: process ids
     dispatcher: int
     redis: int
+    mode: str
+    port: int  #: of the dispatcher, in pull and push
+
+    @contextmanager
+    def worker(self, slots: int) -> Iterator[int]:
+        """A worker with so many slots until the block ends; its process id."""
+        command = [sys.executable, "-P", "-m", "worker", self.mode, str(slots), f"tcp://127.0.0.1:{self.port}"]
+        with open(self.data_dir / "log" / "worker.log", "ab") as log:
+            process = subprocess.Popen(
+                command, cwd=self.data_dir, env=environment(), stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                yield process.pid
+            finally:
+                _stop(process)
 
 
 @contextmanager
 def running(
-    *, workers: int, database_url: str = "", commit_ms: float = 0.0, folder: Path | None = None
+    *,
+    workers: int,
+    database_url: str = "",
+    commit_ms: float = 0.0,
+    folder: Path | None = None,
+    mode: str = "local",
 ) -> Iterator[Stack]:
-    """Redis, web and dispatcher until the block ends; on SQLite unless there is a `database_url`."""
+    """Redis, web and dispatcher until the block ends; on SQLite unless there is a `database_url`. In pull and push
+    there is no worker until one is started."""
     with ExitStack() as stack:
         path = tempfile.TemporaryDirectory(prefix="faas-bench-", dir=folder, ignore_cleanup_errors=True)
         data = DataFolder(Path(stack.enter_context(path)).resolve())
         data.prepare()
         socket_path = choose_socket(data)
-        port = free_port()
+        port, dispatcher_port = free_port(), free_port()
         env = environment(
             FAAS_DATA_DIR=str(data.path),
             FAAS_DATABASE_URL=database_url,
@@ -52,7 +73,8 @@ def running(
             BENCH_COMMIT_MS=str(commit_ms),
         )
         django = [sys.executable, "-P", "-m", "django"]
-        dispatcher_command = [*django, "task_dispatcher", "-m", "local", "-w", str(workers)]
+        how = ["-w", str(workers)] if mode == "local" else ["-p", str(dispatcher_port)]
+        dispatcher_command = [*django, "task_dispatcher", "-m", mode, *how]
 
         def start(name: str, command: list[str]) -> int:
             log = stack.enter_context(open(data.log / f"{name}.log", "wb"))
@@ -66,15 +88,16 @@ def running(
         dispatcher = start("dispatcher", dispatcher_command)
         web = start("web", [sys.executable, "-P", "-m", "faas_project.serve"])
         url = f"http://127.0.0.1:{port}"
-        _wait_for(url, data.log)
-        yield Stack(url, data.path, web, dispatcher, redis)
+        _wait_for(url, data.log, mode)
+        yield Stack(url, data.path, web, dispatcher, redis, mode, dispatcher_port)
 
 
-def _wait_for(url: str, logs: Path) -> None:
+def _wait_for(url: str, logs: Path, mode: str) -> None:
+    ready = f"{url}/readyz" if mode == "local" else f"{url}/healthz"  # no worker, no readiness
     patience = time.monotonic() + START_S
     while True:
         try:
-            if requests.get(f"{url}/readyz", timeout=5).status_code == 200:
+            if requests.get(ready, timeout=5).status_code == 200:
                 return
         except requests.RequestException:
             pass

@@ -156,6 +156,21 @@ class Bye(Struct, frozen=True, array_like=True, tag="bye"):
     reason: str = ""
 
 
+class LogEntry(Struct, frozen=True, array_like=True):
+    """What a run has printed since the last time: `data`, and behind it `dropped` bytes that are left out."""
+
+    task: str
+    attempt: int
+    data: bytes
+    dropped: int = 0
+
+
+class Log(Struct, frozen=True, array_like=True, tag="log"):
+    """Output of runs that go on, for people who watch. May be lost, and says nothing that the report will not."""
+
+    entries: tuple[LogEntry, ...]
+
+
 # --- dispatcher → worker
 
 
@@ -220,6 +235,6 @@ class Drain(Struct, frozen=True, array_like=True, tag="drain"):
     """Give back what has not begun, finish what has, take nothing new. From a worker: I am doing so."""
 
 
-FromWorker = Hello | Begun | Result | Returned | NeedFunction | Heartbeat | Drain | Bye | Pull
+FromWorker = Hello | Begun | Result | Returned | NeedFunction | Heartbeat | Drain | Bye | Pull | Log
 FromDispatcher = Welcome | Refuse | Run | Function | ResultAck | Kill | Drain | Heartbeat
 Message = FromWorker | FromDispatcher

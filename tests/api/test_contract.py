@@ -136,7 +136,7 @@ def test_browsers_get_the_page(web: Web):
     answer = web.get("/", headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"})
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "'unsafe" not in answer.headers["Content-Security-Policy"]
-    for part in ("EverythingFaaS", "<dt>queued</dt><dd>1</dd>", "local mode", f"{web.url}/register_function"):
+    for part in ("EverythingFaaS", '<b id="tile-queued">1</b>', "local mode", f"{web.url}/register_function"):
         assert part in answer.text.replace("{url}", web.url)
     for file in ("api/page.css", "api/page.js"):
         assert f"/static/{file}" in answer.text

@@ -233,7 +233,7 @@ def test_a_stream_is_made_on_the_thread_of_its_request(pool):
 
 def test_websockets_are_refused_politely():
     async def test():
-        call = Call(application, "GET", "/live", kind="websocket")
+        call = Call(application, "GET", "/other", kind="websocket")
         await call.task
         assert call.sent == [{"type": "websocket.close", "code": 1000}]
         call = Call(application, "GET", "/live", kind="websocket", headers={"origin": "http://evil.example"})

@@ -148,7 +148,7 @@ def test_a_websocket_is_refused_and_everything_goes_on(settings, tmp_path):
     with web_process(tmp_path, **settings) as web:
         for _ in range(3):
             with pytest.raises(InvalidStatus) as refused:
-                connect(f"ws://127.0.0.1:{web.port}/live")
+                connect(f"ws://127.0.0.1:{web.port}/other")
             assert refused.value.response.status_code == 403
         assert web.get("/healthz").ok
         assert "ERROR" not in web.log.read_text()

@@ -20,6 +20,7 @@ from dispatcher.django_store import Announcer, DjangoStore
 from dispatcher.instance import take_identity
 from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
+from dispatcher.log_writer import LogWriter
 from dispatcher.loop import DRAIN_S, FLUSH_S, Link, Loop
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
@@ -93,11 +94,14 @@ class Command(BaseCommand):
             pulls=mode == "pull",
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
-        loop = Loop(core, store, link, drain_s=min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5)))
+        drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
+        logs = LogWriter(faas.redis_address)
+        loop = Loop(core, store, link, drain_s=drain_s, on_printed=logs.put)
         bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
+        logs.start()
         bell.start()
         gc.collect()
         gc.freeze()
@@ -108,6 +112,7 @@ class Command(BaseCommand):
         finally:
             bell.close()
             announcer.close()
+            logs.close()
         log.info("dispatcher %s has stopped", identity)
 
 

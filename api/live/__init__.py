@@ -1,0 +1,1 @@
+"""What pages show, live: see `api.live.hub`."""
