@@ -16,12 +16,15 @@ from uuid import UUID
 
 import requests
 
+from tests.chaos.chores import chore
 from tests.live import serialize
 
 #: So many tasks are on their way at any time: enough for all slots while the web is away for some seconds.
-OUTSTANDING = 400
+OUTSTANDING = 700
 SUBMITTERS = 3
 WATCHERS = 2
+#: Between two looks of one watcher: the service has more to do than to answer us.
+LOOK_EACH_S = 0.015
 _RANK = {"QUEUED": 0, "RUNNING": 1, "COMPLETED": 2, "FAILED": 2}
 _SHORTEST_S, _LONGEST_S = 0.001, 2.0
 
@@ -89,8 +92,6 @@ class Clients:
     # --- submitting
 
     def _register(self, policy: dict[str, Any]) -> str:
-        from tests.chaos.chores import chore
-
         body = {"name": "chore", "payload": serialize(chore), "policy": policy}
         while True:
             try:
@@ -151,6 +152,7 @@ class Clients:
                 # The oldest ones have most to tell.
                 among = list(itertools.islice(tasks.values(), 40))
                 self._look(http, chance.choice(among), tasks, log)
+                time.sleep(LOOK_EACH_S)
 
     def _look(self, http: requests.Session, sent: Sent, tasks: dict[UUID, Sent], log: TextIO) -> None:
         try:

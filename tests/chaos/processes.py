@@ -33,7 +33,7 @@ from tests.chaos.cluster import Cluster, Member
 from tests.chaos.verdict import Report, judge
 from tests.live import until
 
-SLOTS = 12  #: for each dispatcher
+SLOTS = 10  #: for each dispatcher
 #: Everything that was accepted has ended so long after the last fault.
 HEAL_S = 30.0
 #: Longer than it takes to declare a worker lost (5 s), and than the lease of a dispatcher (10 s).
@@ -247,6 +247,7 @@ def main() -> int:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     print(report)
+    print(f"processes: {report.summary}, seed {options.seed}")
     return 1 if report.wrong else 0
 
 

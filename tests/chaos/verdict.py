@@ -34,6 +34,13 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.faults.total()} faults, {self.accepted} tasks, {self.lost} attempts lost in mid-run,"
+            f" {len(self.wrong)} violations"
+        )
+
     def __str__(self) -> str:
         lines = [f"  {count:5} {name}" for name, count in sorted(self.faults.items())]
         lines += [
