@@ -36,7 +36,19 @@ from api.tally import Tally
 from api.waiting import connected_pythons
 from dispatcher.policies import as_cancelled, is_loss, share_out
 from dispatcher.queues import Queues
-from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.store import (
+    DEFAULT_POLICY,
+    LEASE_S,
+    Begin,
+    Claimed,
+    Ended,
+    Exchange,
+    Exchanged,
+    Policy,
+    Registration,
+    Released,
+    Taken,
+)
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -44,8 +56,8 @@ log = logging.getLogger("dispatcher.store")
 
 T = TypeVar("T")
 
-#: How long this dispatcher's attempts are its own without a renewal.
-LEASE_S = 10.0
+#: Where the epochs of new rows begin: as long as a dispatcher restarts less than once a second, they never come again.
+_EPOCHS_SINCE = 1_700_000_000
 #: One claim takes at most so many bytes of arguments (and always at least one task).
 CLAIM_BYTES = 16 * 1024 * 1024
 #: Due and expired tasks are moved in batches of so many.
@@ -68,8 +80,10 @@ class DjangoStore:
         def work() -> Registration:
             with transaction.atomic(), connection.cursor() as cursor:
                 former = moves.slots_of(cursor, self._dispatcher)
+                # Until workers have come, or have not: they may hold what the former run gave out.
+                recorded, first_epoch = max(slots, former), max(1, int(time.time()) - _EPOCHS_SINCE)
                 self._epoch = moves.register_dispatcher(
-                    cursor, self._dispatcher, mode, slots, platform.node(), os.getpid(), LEASE_S
+                    cursor, self._dispatcher, mode, recorded, platform.node(), os.getpid(), LEASE_S, first_epoch
                 )
                 self._queues.read(cursor)
                 held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
@@ -109,6 +123,7 @@ class DjangoStore:
         answer = Exchanged()
         if exchange.look:
             self._look_for_unmatched(exchange, answer)
+            self._look_for_lapsed(answer)
             if exchange.writes_nothing and not self._anything_to_do(exchange, now):
                 return answer
         # What needs no database is done before: others wait for the end of the transaction.
@@ -117,13 +132,15 @@ class DjangoStore:
         with transaction.atomic(), pipelined_cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
-                answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, begins)
+                answer.lease_lost = not moves.renew_lease(
+                    cursor, self._dispatcher, self._epoch, LEASE_S, snapshot, exchange.slots
+                )
+            begun = moves.begin(cursor, begins, self._dispatcher)
             if any(map(is_loss, exchange.ended)):
                 self._cancel_losses(cursor, exchange)
-            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
+            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended], self._dispatcher)
             self._count_closed(ended)
-            reopened, dropped = moves.release(cursor, releases, now)
+            reopened, dropped = moves.release(cursor, releases, now, self._dispatcher)
             self._count_closed(dropped)
             for item in reopened:
                 self._tally.moved(item.owner, State.RUNNING, item.state)
@@ -139,6 +156,8 @@ class DjangoStore:
                 self._adopt(cursor, exchange, answer)
             if exchange.recall:
                 answer.held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
+            if exchange.take_over and not answer.lease_lost:
+                answer.taken = [self._take_over(cursor, UUID(former)) for former in exchange.take_over]
             if exchange.claim and not answer.lease_lost:
                 self._claim(cursor, exchange, now, answer)
             self._tally.flush(cursor)
@@ -218,6 +237,17 @@ class DjangoStore:
                 answer.pythons = exchange.pythons | connected_pythons(others)
                 unmatched = set(self._queues.unmatched(answer.pythons))
                 answer.unmatched = [self._queues.requirements(cursor, q) for q in waiting if q in unmatched]
+
+    def _look_for_lapsed(self, answer: Exchanged) -> None:
+        with connection.cursor() as cursor:
+            lapsed = moves.lapsed_dispatchers(cursor)
+        answer.lapsed = [str(dispatcher) for dispatcher in lapsed if dispatcher != self._dispatcher]
+
+    def _take_over(self, cursor: Any, former: UUID) -> Taken:
+        held, slots = moves.take_over(cursor, self._dispatcher, former)
+        if held:
+            log.warning("dispatcher %s is dead, took over %d attempts that it had given out", former, len(held))
+        return Taken([self._held(cursor, item) for item in held], slots)
 
     def _reject_unmatched(self, cursor: Any, exchange: Exchange, now: float) -> list[moves.Closed]:
         rejected: list[moves.Closed] = []

@@ -125,6 +125,8 @@ class StoreThread:
                 if not self._doubtful:
                     log.warning("the database cannot be written, tasks wait: %s", exc)
                 self._doubtful = True
+                # While we could not reach the database, others could not renew their leases.
+                exchange.take_over.clear()
                 if self._closing.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, RETRY_MAX_S)

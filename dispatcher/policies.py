@@ -286,6 +286,8 @@ def describe(outcome: Outcome, report: Report) -> str:
         return "worker lost while the function ran"
     if outcome is Outcome.MEMORY:
         return report.error.message if report.error else "process killed for using more memory than it may"
+    if report.error is not None:  # the worker ended the process, and says why: the signal would tell less
+        return report.error.message
     if report.exit_signal is not None:
         return f"process died of signal {report.exit_signal} ({signal_name(report.exit_signal)})"
     return f"process ended with exit code {report.exit_code} before the function returned"

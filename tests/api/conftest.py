@@ -65,7 +65,7 @@ class Workshop:
         self.dispatcher = new_id()
         with committed() as cursor:
             self.function = moves.register(cursor, self.owner, "double", b"function", created=NOW)
-            moves.register_dispatcher(cursor, self.dispatcher, "local", 4, "here", 1, lease_s=3600)
+            moves.register_dispatcher(cursor, self.dispatcher, "local", 4, "here", 1, lease_s=60)
 
     def another_owner(self) -> int:
         number: int = get_user_model().objects.create(username="another").pk
