@@ -5,8 +5,10 @@ Each part is a program of its own (`python -m tests.chaos.zoo`, …), so that no
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.util import find_spec
 
@@ -52,15 +54,21 @@ def _run(command: list[str]) -> tuple[int, str]:
     """Exit status, and the last line that it printed: each part ends with its sum."""
     last = ""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        # First as Ctrl-C does it, so that it ends what it has started.
+        limits = [
+            threading.Timer(LIMIT_S, process.send_signal, [signal.SIGINT]),
+            threading.Timer(LIMIT_S + 30, process.kill),
+        ]
+        for limit in limits:
+            limit.start()
         assert process.stdout is not None
-        patience = time.monotonic() + LIMIT_S
         for line in process.stdout:
             print(line, end="", flush=True)
             last = line.strip() or last
-            if time.monotonic() > patience:
-                process.kill()
-                return 1, f"not done within {LIMIT_S} s; {last}"
-        return process.wait(), last
+        status = process.wait()
+        for limit in limits:
+            limit.cancel()
+    return status, last
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,9 +158,6 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     binaries = _postgresql_binaries()
     if binaries is None:
         raise SystemExit("PostgreSQL is not installed: apt-get install postgresql")
-    place = folder / "pg"
-    place.mkdir()
-    for parent in (folder, *folder.parents[:-2]):
-        parent.chmod(parent.stat().st_mode | 0o011)  # its server runs as somebody else
-    with _cluster(binaries, place):
+    # In a folder of its own: the server runs as somebody else, who may not enter ours.
+    with tempfile.TemporaryDirectory(prefix="faas-pg-") as place, _cluster(binaries, Path(place)):
         yield f"postgres://faas@/postgres?host={place}"

@@ -37,7 +37,7 @@ SLOTS = 10  #: for each dispatcher
 #: Everything that was accepted has ended so long after the last fault.
 HEAL_S = 30.0
 #: Longer than it takes to declare a worker lost (5 s), and than the lease of a dispatcher (10 s).
-LONG_S = {"worker": (5.5, 8.0), "dispatcher": (10.5, 14.0), "web": (2.0, 3.0)}
+LONG_S = {"worker": (5.5, 8.0), "dispatcher": (10.2, 12.5), "web": (2.0, 3.0)}
 #: The mean time between two faults.
 PAUSE_S = 0.25
 OLD_FILE_S = 10.0
@@ -176,10 +176,10 @@ FAULTS = (
     Fault(8, _stop_slot),
     Fault(12, _kill("worker")),
     Fault(9, _stop("worker")),
-    Fault(3, _stop("worker", long=True)),
+    Fault(4, _stop("worker", long=True)),
     Fault(5, _kill("dispatcher")),
     Fault(7, _stop("dispatcher")),
-    Fault(1.5, _stop("dispatcher", long=True)),
+    Fault(3, _stop("dispatcher", long=True)),
     Fault(3, _kill("web")),
     Fault(5, _stop("web")),
     Fault(1, _stop("web", long=True)),
