@@ -40,10 +40,14 @@ check: $(VENV)/.installed-dev ## Format, lint, types and imports
 test: $(VENV)/.installed-dev ## Everything that tests
 	$(BIN)/pytest
 
+chaos: $(VENV)/.installed-dev ## Let everything fail at random, and look whether it matters
+	$(BIN)/python -m tests.chaos.simulate --seeds 5000
+	$(BIN)/python -m tests.chaos.simulate_controls
+
 bench: install ## Measure an appliance of its own; takes three minutes
 	$(BIN)/python benchmarks/run.py
 
 clean: ## Remove what the targets above have made, but no data
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install up format check test bench clean
+.PHONY: help install up format check test chaos bench clean
