@@ -141,6 +141,9 @@ class DjangoStore:
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended], self._dispatcher)
             self._count_closed(ended)
             reopened, dropped = moves.release(cursor, releases, now, self._dispatcher)
+            if len(ended) + len(reopened) + len(dropped) < len(exchange.ended) + len(exchange.released):
+                changed = {item.task for item in (*ended, *dropped)} | {item.task for item in reopened}
+                self._look_elsewhere(cursor, exchange, changed, answer)
             self._count_closed(dropped)
             for item in reopened:
                 self._tally.moved(item.owner, State.RUNNING, item.state)
@@ -156,7 +159,7 @@ class DjangoStore:
                 self._adopt(cursor, exchange, answer)
             if exchange.recall:
                 answer.held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
-            if exchange.take_over and not answer.lease_lost:
+            if exchange.take_over and exchange.trusts_leases and not answer.lease_lost:
                 answer.taken = [self._take_over(cursor, UUID(former)) for former in exchange.take_over]
             if exchange.claim and not answer.lease_lost:
                 self._claim(cursor, exchange, now, answer)
@@ -238,6 +241,12 @@ class DjangoStore:
                 unmatched = set(self._queues.unmatched(answer.pythons))
                 answer.unmatched = [self._queues.requirements(cursor, q) for q in waiting if q in unmatched]
 
+    def _look_elsewhere(self, cursor: Any, exchange: Exchange, changed: set[UUID], answer: Exchanged) -> None:
+        over = {(UUID(ended.task), ended.attempt) for ended in exchange.ended}
+        over |= {(UUID(released.task), released.attempt) for released in exchange.released}
+        current = moves.current(cursor, {key for key in over if key[0] not in changed})
+        answer.elsewhere = [(str(task), attempt) for task, attempt in current]
+
     def _look_for_lapsed(self, answer: Exchanged) -> None:
         with connection.cursor() as cursor:
             lapsed = moves.lapsed_dispatchers(cursor)
@@ -268,7 +277,7 @@ class DjangoStore:
 
     def _adopt(self, cursor: Any, exchange: Exchange, answer: Exchanged) -> None:
         wanted = {key: attempt for key in exchange.adopt if (attempt := _attempt(key)) is not None}
-        adopted = moves.adopt(cursor, self._dispatcher, wanted.values())
+        adopted = moves.adopt(cursor, self._dispatcher, wanted.values(), from_lapsed=exchange.trusts_leases)
         found = {(item.task, item.attempt): item for item in adopted}
         others = moves.current(cursor, {attempt for attempt in wanted.values() if attempt not in found})
         for key in exchange.adopt:

@@ -126,7 +126,7 @@ class StoreThread:
                     log.warning("the database cannot be written, tasks wait: %s", exc)
                 self._doubtful = True
                 # While we could not reach the database, others could not renew their leases.
-                exchange.take_over.clear()
+                exchange.trusts_leases = False
                 if self._closing.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, RETRY_MAX_S)

@@ -158,9 +158,12 @@ class MemoryStore:
                 self.tasks[ended.task].result = ended.result
         for released in exchange.released:
             self._release(released)
+        over = [(ended.task, ended.attempt) for ended in exchange.ended]
+        over += [(released.task, released.attempt) for released in exchange.released]
+        answer.elsewhere = [key for key in over if self._is_current(key)]
         answer.functions = {name: self.functions[name] for name in exchange.functions if name in self.functions}
         for key in exchange.adopt:
-            self._adopt(key, answer)
+            self._adopt(key, answer, exchange.trusts_leases)
         if exchange.look:
             self._look(exchange, answer)
         for unmatched in exchange.unmatched:
@@ -168,7 +171,8 @@ class MemoryStore:
         if exchange.recall:
             answer.held = self._held(self._dispatcher)
         if not answer.lease_lost:
-            answer.taken = [self._take_over(former) for former in exchange.take_over]
+            if exchange.trusts_leases:
+                answer.taken = [self._take_over(former) for former in exchange.take_over]
             self._claim(exchange, answer)
         return answer
 
@@ -206,11 +210,13 @@ class MemoryStore:
             self.tasks[item.task].dispatcher = self._dispatcher
         return Taken(held, 0 if row is None else row.slots)
 
-    def _adopt(self, key: tuple[str, int], answer: Exchanged) -> None:
-        row = self.tasks.get(key[0])
-        if row is None or row.state is not State.RUNNING or row.attempt != key[1]:
+    def _adopt(self, key: tuple[str, int], answer: Exchanged, trusts_leases: bool) -> None:
+        if not self._is_current(key):
             answer.refused.append(key)
-        elif row.dispatcher == self._dispatcher or not self._is_live(row.dispatcher):
+            return
+        row = self.tasks[key[0]]
+        is_kept = self._is_live(row.dispatcher) if trusts_leases else row.dispatcher in self.data.dispatchers
+        if row.dispatcher == self._dispatcher or not is_kept:
             row.dispatcher = self._dispatcher
             answer.adopted.append(self._claimed(row))
 
@@ -292,10 +298,14 @@ class MemoryStore:
             requirements=row.requirements,
         )
 
+    def _is_current(self, key: tuple[str, int]) -> bool:
+        """Whether this attempt is given out, to whomever."""
+        row = self.tasks.get(key[0])
+        return row is not None and row.state is State.RUNNING and row.attempt == key[1]
+
     def _is_ours(self, task: str, attempt: int) -> bool:
-        """Whether this attempt is given out, and in our books."""
-        row = self.tasks[task]
-        return row.state is State.RUNNING and row.attempt == attempt and row.dispatcher == self._dispatcher
+        """Whether it is in our books."""
+        return self._is_current((task, attempt)) and self.tasks[task].dispatcher == self._dispatcher
 
     def _begin(self, begin: Begin) -> None:
         row = self.tasks[begin.task]

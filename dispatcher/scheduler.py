@@ -300,6 +300,7 @@ class Scheduler:
             return None
         self._under_way, self._next = self._next, Exchange()
         self._asked_at = self._turn_at
+        self._under_way.trusts_leases = self._turn_at >= self._trusts_leases_at
         if room := self._under_way.room:
             # Until a ring, a full claim or the next look says otherwise. Of workers that are full nothing was asked.
             hungry = {w.hello.python for w in self._workers.values()} if self._work is True else self._work
@@ -644,7 +645,7 @@ class Scheduler:
         assert done is not None, "an answer without a question"
         self._under_way = None
         self._turn_s += TURN_WEIGHT * (now - self._asked_at - self._turn_s)
-        if self._was_away or now - self._asked_at > GAP_S:
+        if self._was_away or now - self._asked_at > LEASE_S - RENEW_S:  # whoever waited so long has lost his lease
             self._was_away = False
             self._doubt_leases(now)
         self.stale += answer.stale
@@ -655,7 +656,7 @@ class Scheduler:
             self._work = self._work if self._work is True else frozenset(self._work or ()) | answer.left
         elif done.claim:
             self._prefetching = True
-        sends = self._settle(done)
+        sends = self._settle(done, set(answer.elsewhere))
         sends += self._fetched(done.functions, answer.functions)
         if answer.held is not None:
             self._recalled(answer.held, answer.claimed)
@@ -710,16 +711,24 @@ class Scheduler:
         self._next.recall = True
         self._was_away = True
 
-    def _settle(self, done: Exchange) -> list[Send]:
-        """Forgets what is committed, and acknowledges it."""
+    def _settle(self, done: Exchange, elsewhere: set[Key]) -> list[Send]:
+        """Forgets what is committed, and acknowledges it.
+
+        What another dispatcher has taken meanwhile its worker keeps, and we ask for as if it had just come with it.
+        """
         over = [(ended.task, ended.attempt) for ended in done.ended]
         over += [(released.task, released.attempt) for released in done.released]
         for key in over:
             assignment = self._assignments.pop(key, None)
             if assignment is not None and assignment.printed:
                 self._printed.append(Printed(*key, b"", last=True))
-            if assignment is not None and assignment.worker is not None:
-                assignment.worker.assigned.pop(key, None)
+            worker = assignment.worker if assignment is not None else None
+            if worker is not None:
+                worker.assigned.pop(key, None)
+            if key in elsewhere:
+                self._acks.pop(key, None)
+                if worker is not None and worker.peer in self._workers:
+                    self._adopting[key] = worker.peer
         acks: dict[bytes, list[Attempt]] = {}
         pending = {(e.task, e.attempt) for e in self._next.ended} | {(r.task, r.attempt) for r in self._next.released}
         for key in [key for key in self._acks if key not in pending]:

@@ -134,6 +134,9 @@ class Exchange:
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people
     slots: int | None = None  #: in how many slots attempts of ours may be, to be kept with the lease
     take_over: list[str] = field(default_factory=list)  #: dispatchers that are dead, if their leases still are out
+    #: Whoever has no lease has lost it. Not so after a time in which nobody could renew one: then nothing is taken over
+    #: from a dispatcher that has a row, nor adopted from it.
+    trusts_leases: bool = False
     recall: bool = False  #: after a failed exchange: list everything held, to find what was lost with it
 
     @property
@@ -190,6 +193,9 @@ class Exchanged:
     cancelled: list[tuple[str, int]] = field(default_factory=list)  #: running, and somebody wants them ended
     held: list[Claimed] | None = None  #: answer to `recall`
     stale: int = 0  #: ended attempts that were too late and changed nothing
+    #: Those ended or released that changed nothing because another dispatcher has them now: what their workers have is
+    #: still wanted.
+    elsewhere: list[tuple[str, int]] = field(default_factory=list)
     more: bool = False  #: fewer were claimed than asked for, and yet there are more
     left: frozenset[Minor] = frozenset()  #: of several Pythons, those for which more is queued than they had room for
     unmatched: list[str] | None = (

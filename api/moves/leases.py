@@ -129,8 +129,11 @@ def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None
     return cursor.fetchone() is not None
 
 
-def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID, int]]) -> list[Held]:
-    """Take over attempts that workers say they run, from dispatchers whose lease is out or that have no row.
+def adopt(
+    cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID, int]], *, from_lapsed: bool = True
+) -> list[Held]:
+    """Take over attempts that workers say they run, from dispatchers that have no row or, `from_lapsed`, whose lease
+    is out.
 
     Returns those that are in this dispatcher's books now, the ones that were before among them.
     """
@@ -138,6 +141,7 @@ def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID
     if not wanted:
         return []
     dialect = dialect_of(cursor)
+    is_kept = _is_live(dialect) if from_lapsed else "true"
     adopted = common.change(
         cursor,
         {"task": "uuid", "attempt": "int", "dispatcher": "uuid"},
@@ -146,7 +150,7 @@ def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID
         changes="dispatcher_id = v.dispatcher",
         condition=f"""NOT EXISTS (
             SELECT 1 FROM api_dispatcher d
-            WHERE d.id = api_task.dispatcher_id AND d.id <> v.dispatcher AND {_is_live(dialect)})""",
+            WHERE d.id = api_task.dispatcher_id AND d.id <> v.dispatcher AND {is_kept})""",
         returning="api_task.id",
     )
     among = dialect.among("uuid", [dialect.uuid(task) for (task,) in adopted])

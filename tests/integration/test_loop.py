@@ -188,6 +188,21 @@ def test_a_mistake_in_the_store_ends_the_loop_with_it(running: Running) -> None:
     assert isinstance(running.error, LookupError)
 
 
+def test_one_whose_lease_was_taken_ends_with_all_that_it_runs(running: Running) -> None:
+    def lasts() -> None:
+        import time
+
+        time.sleep(3600)
+
+    task = running.submit(lasts)
+    until(lambda: task.begun)
+    task.dispatcher = "another"
+    running.store.data.dispatchers.clear()
+    running.thread.join(10)
+    assert not running.thread.is_alive()
+    assert task.state is State.RUNNING  # whoever has it now says what becomes of it
+
+
 def test_stopping_lets_short_tasks_end_and_gives_long_ones_back(tmp_path: Path) -> None:
     running = Running(tmp_path)
 

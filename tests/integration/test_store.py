@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ from uuid import uuid4
 
 import dill
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from msgspec.structs import replace
 
 from api import moves
-from api.models import new_id
+from api.models import Dispatcher, new_id
 from dispatcher.django_store import Announcer, DjangoStore
-from dispatcher.memory import MemoryStore, MemoryTask
+from dispatcher.memory import MemoryData, MemoryStore, MemoryTask
 from dispatcher.policies import verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Policy, Released, TaskStore, Unmatched
+from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Policy, Released, Taken, TaskStore, Unmatched
 from everythingfaas.pythons import Minor
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import Blob, Error, Report
@@ -42,14 +44,30 @@ class Row:
 class Memory:
     """A store, and hands that reach behind it."""
 
-    def __init__(self) -> None:
-        self.store: TaskStore = MemoryStore()
-        assert isinstance(self.store, MemoryStore)
-        self.memory = self.store
+    def __init__(self, data: MemoryData | None = None) -> None:
+        self.dispatcher = str(uuid4())
+        self.data = data or MemoryData()
+        self.store: TaskStore = self.again()
+        self.memory = MemoryStore(data=self.data)  # the web's
         self.memory.functions[FUNCTION] = CODE
 
     def again(self) -> TaskStore:
-        return self.memory
+        return MemoryStore(self.dispatcher, data=self.data)
+
+    def beside(self) -> Memory:
+        """Another dispatcher."""
+        return Memory(self.data)
+
+    def move_lease(self, seconds: float) -> None:
+        """As if it had been written so much later."""
+        self.data.dispatchers[self.dispatcher].lease_until += seconds
+
+    def rows(self) -> set[str]:
+        """The dispatchers that have one."""
+        return set(self.data.dispatchers)
+
+    def restored(self) -> None:
+        self.data.restored()
 
     def submit(
         self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0, requirements: str = ""
@@ -71,7 +89,8 @@ class Django:
     """The same, for the store on the database that "default" stands for."""
 
     def __init__(self) -> None:
-        self.dispatcher = uuid4()
+        self.id = uuid4()
+        self.dispatcher = str(self.id)
         self.store: TaskStore = self.again()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT id FROM auth_user WHERE username = 'local'")
@@ -80,7 +99,20 @@ class Django:
 
     def again(self) -> TaskStore:
         # No Redis listens there: mirrors and announcements are tested elsewhere, and must not be needed here.
-        return DjangoStore(self.dispatcher, Announcer("redis://127.0.0.1:1/0"), writer="test")
+        return DjangoStore(self.id, Announcer("redis://127.0.0.1:1/0"), writer=f"test:{self.id.hex}")
+
+    def beside(self) -> Django:
+        return Django()
+
+    def move_lease(self, seconds: float) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("UPDATE api_dispatcher SET lease_until = lease_until + %s WHERE id = %s", [seconds, self.id])
+
+    def rows(self) -> set[str]:
+        return {str(id_) for id_ in Dispatcher.objects.values_list("id", flat=True)}
+
+    def restored(self) -> None:
+        call_command("after_restore", stdout=io.StringIO())
 
     def submit(
         self, payload: bytes = b"", *, policy: Policy | None = None, priority: int = 0, requirements: str = ""
@@ -367,6 +399,184 @@ def test_the_summary_of_a_failure_is_one_line(hands: Hands) -> None:
     decision = verdict(claimed, report(claimed, Outcome.RAISED), worker="w", cancelled=False)
     assert isinstance(decision, Ended)
     assert (decision.event, decision.summary) == (Event.FAIL, "ValueError: wrong")
+
+
+# --- several dispatchers
+
+
+LOOK = Exchange(look=True)
+GONE = -1000.0
+
+
+def two(hands: Hands, *, slots: int = 3) -> tuple[Hands, Hands]:
+    """A dispatcher with an attempt that has begun and one that has not, and another one."""
+    other = hands.beside()
+    hands.store.register(mode="push", slots=0)
+    other.store.register(mode="push", slots=0)
+    tasks = [hands.submit(), hands.submit()]
+    claim(hands, 2)
+    hands.store.exchange(Exchange(renew=True, slots=slots, begun=[Begin(tasks[0], 1, 0.0)]))
+    return hands, other
+
+
+def take_over(hands: Hands, former: Hands, *, trusts_leases: bool = True) -> list[Taken]:
+    return hands.store.exchange(Exchange(take_over=[former.dispatcher], trusts_leases=trusts_leases)).taken
+
+
+def test_two_dispatchers_share_the_queue(hands: Hands) -> None:
+    other = hands.beside()
+    for each in (hands, other):
+        each.store.register(mode="push", slots=1)
+    tasks = [hands.submit() for _ in range(4)]
+    claimed = [item.task for each in (hands, other, hands, other) for item in claim(each)]
+    assert claimed == tasks
+    for each, mine in ((hands, tasks[0::2]), (other, tasks[1::2])):
+        held = each.store.exchange(Exchange(recall=True)).held
+        assert held is not None
+        assert [item.task for item in held] == mine
+
+
+def test_nothing_is_taken_from_the_living(hands: Hands) -> None:
+    first, second = two(hands)
+    assert second.store.exchange(LOOK).lapsed == []
+    assert [taken.held for taken in take_over(second, first)] in ([], [[]])
+    first.move_lease(GONE)
+    assert second.store.exchange(LOOK).lapsed == [first.dispatcher]
+    assert first.store.exchange(LOOK).lapsed == []
+    assert not first.store.exchange(Exchange(renew=True)).lease_lost  # late, and yet before anybody else
+    assert [taken.held for taken in take_over(second, first)] in ([], [[]])
+
+
+def test_nothing_is_taken_while_leases_are_not_trusted(hands: Hands) -> None:
+    first, second = two(hands)
+    (held, *_) = first.store.exchange(Exchange(recall=True)).held or []
+    first.move_lease(GONE)
+    assert take_over(second, first, trusts_leases=False) == []
+    answer = second.store.exchange(Exchange(adopt=[(held.task, held.attempt)]))
+    assert (answer.adopted, answer.refused) == ([], [])
+
+
+def test_what_the_dead_had_given_out_is_taken_over(hands: Hands) -> None:
+    first, second = two(hands)
+    first.move_lease(GONE)
+    (taken,) = take_over(second, first)
+    assert ([item.begun for item in taken.held], taken.slots) == ([True, False], 3)
+    assert second.store.exchange(Exchange(recall=True)).held == taken.held
+    assert hands.rows() == {second.dispatcher}
+    assert second.store.exchange(LOOK).lapsed == []
+    assert [again.held for again in take_over(second, first)] in ([], [[]])
+
+
+def test_one_that_comes_back_late_changes_nothing_and_learns_why(hands: Hands) -> None:
+    first, second = two(hands)
+    begun, unbegun = first.store.exchange(Exchange(recall=True)).held or []
+    first.move_lease(GONE)
+    take_over(second, first)
+    answer = first.store.exchange(
+        Exchange(
+            ended=[ended_well(begun)],
+            released=[Released(None, unbegun.task, 1)],
+            begun=[Begin(unbegun.task, 1, 0.0)],
+            renew=True,
+            room={(3, 11): 1},
+        )
+    )
+    assert (answer.stale, answer.lease_lost, answer.claimed) == (1, True, [])
+    assert sorted(answer.elsewhere) == sorted([(begun.task, 1), (unbegun.task, 1)])
+    assert [hands.row(item.task) for item in (begun, unbegun)] == [
+        Row(State.RUNNING, 1, 1, 0, 0, None),
+        Row(State.RUNNING, 1, 0, 0, 0, None),
+    ]
+    assert second.store.exchange(Exchange(ended=[ended_well(begun)])).stale == 0
+    assert first.store.exchange(Exchange(ended=[ended_well(begun)])).elsewhere == []
+
+
+def ended_well(claimed: Claimed) -> Ended:
+    decision = verdict(claimed, report(claimed), worker="w", cancelled=False)
+    assert isinstance(decision, Ended)
+    return decision
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_none(hands: Hands) -> None:
+    first, second = two(hands)
+    first.move_lease(3600.0)
+    assert second.store.exchange(LOOK).lapsed == [first.dispatcher]
+    assert len(take_over(second, first)[0].held) == 2
+
+
+def test_a_worker_brings_its_attempts_from_a_dead_dispatcher(hands: Hands) -> None:
+    first, second = two(hands)
+    keys = [(item.task, item.attempt) for item in first.store.exchange(Exchange(recall=True)).held or []]
+    adopt = Exchange(adopt=[*keys, (keys[0][0], 2)], trusts_leases=True)
+    answer = second.store.exchange(adopt)
+    assert (answer.adopted, answer.refused) == ([], [(keys[0][0], 2)])
+    first.move_lease(GONE)
+    answer = second.store.exchange(adopt)
+    assert sorted((item.task, item.attempt) for item in answer.adopted) == sorted(keys)
+    assert answer.refused == [(keys[0][0], 2)]
+
+
+def test_what_is_claimed_without_a_row_is_found(hands: Hands) -> None:
+    """By one that was taken over while it was suspended, and has not noticed yet."""
+    first, second = two(hands)
+    first.move_lease(GONE)
+    take_over(second, first)
+    task = hands.submit()
+    assert [item.task for item in claim(first)] == [task]
+    assert second.store.exchange(LOOK).lapsed == [first.dispatcher]
+    (taken,) = take_over(second, first)
+    assert [item.task for item in taken.held] == [task]
+
+
+def test_epochs_never_come_again(hands: Hands) -> None:
+    first, second = two(hands)
+    epochs = [first.again().register(mode="push", slots=0).epoch for _ in range(3)]
+    first.move_lease(GONE)
+    take_over(second, first)
+    hands.store = hands.again()
+    registration = hands.store.register(mode="push", slots=0)
+    assert registration.held == []
+    # As long as it restarts less than once a second: here it did, three times.
+    assert registration.epoch > epochs[0] - 3
+    assert epochs == [epochs[0], epochs[0] + 1, epochs[0] + 2]
+
+
+def test_slots_of_workers_are_remembered(hands: Hands) -> None:
+    first, _ = two(hands, slots=5)
+    assert first.again().register(mode="push", slots=0).slots == 5
+    assert first.again().register(mode="push", slots=0).slots == 5  # nobody has said otherwise yet
+
+
+def test_a_restore_is_noticed(hands: Hands) -> None:
+    before = hands.store.register(mode="push", slots=1)
+    hands.restored()
+    assert hands.store.exchange(Exchange(renew=True)).lease_lost
+    assert hands.again().register(mode="push", slots=1).generation == before.generation + 1
+
+
+def test_who_leaves_is_not_waited_for(hands: Hands) -> None:
+    first, second = two(hands)
+    first.store.close()
+    assert second.store.exchange(LOOK).lapsed == [first.dispatcher]
+    second.store.close()
+    assert hands.rows() == {first.dispatcher}
+
+
+def test_a_retry_waits_for_its_time(hands: Hands) -> None:
+    hands.store.register(mode="local", slots=1)
+    policy = Policy(retries=1)
+    tasks = [hands.submit(), hands.submit()]
+    for claimed, delay_s in zip(claim(hands, 2), (0.0, 3600.0), strict=True):
+        given_back = verdict(
+            replace(claimed, policy=policy), report(claimed, Outcome.RAISED), worker="w", cancelled=False
+        )
+        assert isinstance(given_back, Released)
+        hands.store.exchange(Exchange(released=[replace(given_back, delay_s=delay_s)]))
+    assert claim(hands, 2) == []
+    assert [item.task for item in hands.store.exchange(Exchange(look=True, room={(3, 11): 2})).claimed] == tasks[:1]
+    assert [hands.row(task).state for task in tasks] == [State.RUNNING, State.WAITING]
+    hands.cancel(tasks[1])
+    assert hands.row(tasks[1]).state is State.CANCELLED
 
 
 # --- queues and Pythons

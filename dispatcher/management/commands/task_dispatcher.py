@@ -118,6 +118,9 @@ class Command(BaseCommand):
             announcer.close()
             logs.close()
         log.info("dispatcher %s has stopped", identity)
+        if core.lease_lost:
+            # Whoever supervises this process is to start it again, with a row of its own.
+            raise CommandError("another process has taken over what this dispatcher had given out; start it again")
 
 
 def _link(faas: Settings, mode: str, slots: int, port: int) -> Link:
