@@ -249,7 +249,10 @@ def main() -> int:
         listener = listen(settings)
     except OSError as exc:
         return _fail(f"cannot listen on {authority(settings.listen, settings.port)}: {exc.strerror or exc}")
-    from faas_project.asgi import application
+    try:
+        from faas_project.asgi import application
+    except ConfigurationError as exc:
+        return _fail(str(exc))
 
     Server(application, listener, settings).run()
     return 0

@@ -121,6 +121,7 @@ def test_every_answer_is_as_described(live: Appliance, schema: dict[str, Any]) -
     assert [attempt["error_type"] for attempt in attempts] == ["TypeError"]
     assert len(call("GET", "/api/v1/tasks", query="?limit=3")["tasks"]) == 3
     call("GET", "/api/v1/functions")
+    call("POST", "/api/v1/tickets")
     call("GET", "/api/v1/functions/{function_id}", function_id=function)
     call("PATCH", "/api/v1/functions/{function_id}", function_id=function, body={"policy": {"priority": 1}})
     while not call("GET", "/api/v1/workers")["workers"]:
