@@ -25,6 +25,7 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from api.redis_commands import Address
+from everythingfaas import no_pickles
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
 
@@ -239,6 +240,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def main() -> int:
+    no_pickles.forbid()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
     try:
         settings = Settings.from_env(os.environ)
