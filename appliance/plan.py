@@ -11,7 +11,7 @@ from dataclasses import replace
 from appliance.folder import DataFolder
 from appliance.lifecycle import ProcessSpec, Role
 from appliance.valkey import choose_socket, say_goodbye, server_command
-from everythingfaas.settings import Settings, as_environment, authority, dispatcher_address, variable
+from everythingfaas.settings import Settings, as_environment, dispatcher_address, variable
 
 # -P keeps the folder that the user stands in off our own processes' path: a file of theirs called worker.py or
 # api/ is meant for their functions, and must not be what we import.
@@ -115,7 +115,7 @@ def _worker(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
 
 def _probe(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104 -- the reverse
-    where = (host, str(settings.port), authority(settings.bind, settings.port))
+    where = (host, str(settings.port), settings.address)
     return ProcessSpec("readiness", (*_PYTHON, "-m", "appliance.await_ready", *where), environ, Role.PROBE)
 
 

@@ -278,6 +278,11 @@ class Settings:
         return self.auth != "open"
 
     @property
+    def address(self) -> str:
+        """Host and port by which this machine finds the web: where it is bound to all addresses, that of loopback."""
+        return authority({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind), self.port)  # noqa: S104
+
+    @property
     def own_hosts(self) -> tuple[str, ...]:
         """What the web is called by the address that it is bound to, if that is one that somebody can ask for."""
         if is_loopback(self.bind) or self.bind in ("0.0.0.0", "::"):  # noqa: S104  # the reverse
@@ -312,7 +317,7 @@ class Settings:
         """Where users find the web."""
         if self.tls:
             return f"https://{self.allowed_hosts[0] if self.allowed_hosts else self.bind}"
-        return f"http://{authority(self.bind, self.port)}"
+        return f"http://{self.address}"
 
 
 def variable(name: str) -> str:

@@ -169,6 +169,14 @@ def test_the_outside(host):
     assert not is_loopback(host)
 
 
+def test_where_it_is_bound_to_everything_this_machine_finds_it_by_loopback():
+    assert Settings.from_env({"FAAS_BIND": "0.0.0.0"}).url == "http://127.0.0.1:8000"
+    assert Settings.from_env({"FAAS_BIND": "::"}).url == "http://[::1]:8000"
+    assert Settings.from_env({"FAAS_BIND": "0.0.0.0"}).own_hosts == ()
+    assert Settings.from_env({"FAAS_BIND": "10.0.0.7"}).own_hosts == ("10.0.0.7",)
+    assert Settings.from_env({"FAAS_BIND": "fd00::7"}).own_hosts == ("[fd00::7]",)
+
+
 def test_ipv6_stands_in_brackets_in_the_url_alone():
     settings = Settings.from_env({"FAAS_BIND": "[::1]"})
     assert (settings.bind, settings.url) == ("::1", "http://[::1]:8000")
