@@ -30,6 +30,7 @@ from typing import Final
 from uuid import UUID
 
 import hiredis
+from msgspec import Struct
 
 from api.redis_commands import TIMEOUT_S, Command, RedisUnavailable
 from api.redis_link import RedisLink
@@ -93,8 +94,7 @@ end
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What a row said after a commit: its attempt, and the contract's word for its state."""
 
     task: UUID

@@ -31,11 +31,24 @@ from django.db import (
 from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance
+from api.pipeline import pipelined_cursor
 from api.tally import Tally
 from api.waiting import connected_pythons
 from dispatcher.policies import as_cancelled, is_loss, share_out
 from dispatcher.queues import Queues
-from dispatcher.store import DEFAULT_POLICY, Begin, Claimed, Ended, Exchange, Exchanged, Policy, Registration, Released
+from dispatcher.store import (
+    DEFAULT_POLICY,
+    LEASE_S,
+    Begin,
+    Claimed,
+    Ended,
+    Exchange,
+    Exchanged,
+    Policy,
+    Registration,
+    Released,
+    Taken,
+)
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.status import Event, State, contract_state
 
@@ -43,8 +56,8 @@ log = logging.getLogger("dispatcher.store")
 
 T = TypeVar("T")
 
-#: How long this dispatcher's attempts are its own without a renewal.
-LEASE_S = 10.0
+#: Where the epochs of new rows begin: as long as a dispatcher restarts less than once a second, they never come again.
+_EPOCHS_SINCE = 1_700_000_000
 #: One claim takes at most so many bytes of arguments (and always at least one task).
 CLAIM_BYTES = 16 * 1024 * 1024
 #: Due and expired tasks are moved in batches of so many.
@@ -67,8 +80,10 @@ class DjangoStore:
         def work() -> Registration:
             with transaction.atomic(), connection.cursor() as cursor:
                 former = moves.slots_of(cursor, self._dispatcher)
+                # Until workers have come, or have not: they may hold what the former run gave out.
+                recorded, first_epoch = max(slots, former), max(1, int(time.time()) - _EPOCHS_SINCE)
                 self._epoch = moves.register_dispatcher(
-                    cursor, self._dispatcher, mode, slots, platform.node(), os.getpid(), LEASE_S
+                    cursor, self._dispatcher, mode, recorded, platform.node(), os.getpid(), LEASE_S, first_epoch
                 )
                 self._queues.read(cursor)
                 held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
@@ -108,18 +123,24 @@ class DjangoStore:
         answer = Exchanged()
         if exchange.look:
             self._look_for_unmatched(exchange, answer)
+            self._look_for_lapsed(answer)
             if exchange.writes_nothing and not self._anything_to_do(exchange, now):
                 return answer
-        with transaction.atomic(), connection.cursor() as cursor:
+        # What needs no database is done before: others wait for the end of the transaction.
+        begins = [_begun(item, now) for item in exchange.begun]
+        releases = [_released(item, now) for item in exchange.released]
+        with transaction.atomic(), pipelined_cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
-                answer.lease_lost = not moves.renew_lease(cursor, self._dispatcher, self._epoch, LEASE_S, snapshot)
-            begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun])
+                answer.lease_lost = not moves.renew_lease(
+                    cursor, self._dispatcher, self._epoch, LEASE_S, snapshot, exchange.slots
+                )
+            begun = moves.begin(cursor, begins, self._dispatcher)
             if any(map(is_loss, exchange.ended)):
                 self._cancel_losses(cursor, exchange)
-            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended])
+            ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended], self._dispatcher)
             self._count_closed(ended)
-            reopened, dropped = moves.release(cursor, [_released(item, now) for item in exchange.released], now)
+            reopened, dropped = moves.release(cursor, releases, now, self._dispatcher)
             self._count_closed(dropped)
             for item in reopened:
                 self._tally.moved(item.owner, State.RUNNING, item.state)
@@ -135,6 +156,8 @@ class DjangoStore:
                 self._adopt(cursor, exchange, answer)
             if exchange.recall:
                 answer.held = [self._held(cursor, item) for item in moves.held(cursor, self._dispatcher)]
+            if exchange.take_over and not answer.lease_lost:
+                answer.taken = [self._take_over(cursor, UUID(former)) for former in exchange.take_over]
             if exchange.claim and not answer.lease_lost:
                 self._claim(cursor, exchange, now, answer)
             self._tally.flush(cursor)
@@ -215,6 +238,17 @@ class DjangoStore:
                 unmatched = set(self._queues.unmatched(answer.pythons))
                 answer.unmatched = [self._queues.requirements(cursor, q) for q in waiting if q in unmatched]
 
+    def _look_for_lapsed(self, answer: Exchanged) -> None:
+        with connection.cursor() as cursor:
+            lapsed = moves.lapsed_dispatchers(cursor)
+        answer.lapsed = [str(dispatcher) for dispatcher in lapsed if dispatcher != self._dispatcher]
+
+    def _take_over(self, cursor: Any, former: UUID) -> Taken:
+        held, slots = moves.take_over(cursor, self._dispatcher, former)
+        if held:
+            log.warning("dispatcher %s is dead, took over %d attempts that it had given out", former, len(held))
+        return Taken([self._held(cursor, item) for item in held], slots)
+
     def _reject_unmatched(self, cursor: Any, exchange: Exchange, now: float) -> list[moves.Closed]:
         rejected: list[moves.Closed] = []
         for item in exchange.unmatched:
@@ -256,14 +290,18 @@ class DjangoStore:
     def _announce(
         self, exchange: Exchange, begun: set[UUID], ended: list[moves.Closed], dropped: list[moves.Closed]
     ) -> None:
-        starts = [(UUID(b.task), b.attempt) for b in exchange.begun if UUID(b.task) in begun]
-        results = {(UUID(item.task), item.attempt): item.result for item in exchange.ended}
+        starts = [(_id(b.task), b.attempt) for b in exchange.begun if _id(b.task) in begun]
+        results = {(_id(item.task), item.attempt): item.result for item in exchange.ended}
         ends = [
             (item.task, item.attempt, contract_state(item.state, begun=True), results.get((item.task, item.attempt)))
             for item in [*ended, *dropped]
         ]
         if starts or ends:
             self._announcer.put(starts, ends)
+
+
+#: Reading an id of text takes a microsecond, and each comes back two or three times.
+_id = lru_cache(maxsize=16384)(UUID)
 
 
 def _attempt(key: tuple[str, int]) -> tuple[UUID, int] | None:
@@ -383,12 +421,12 @@ def _report(item: Ended, now: float) -> moves.Report:
 
 
 def _begun(item: Begin, now: float) -> moves.Begun:
-    return moves.Begun(UUID(item.task), item.attempt, now - item.ago_s, item.worker or None)
+    return moves.Begun(_id(item.task), item.attempt, now - item.ago_s, item.worker or None)
 
 
 def _ended(item: Ended, now: float) -> moves.Ended:
     return moves.Ended(
-        UUID(item.task),
+        _id(item.task),
         item.attempt,
         item.event,
         item.result,
@@ -400,7 +438,7 @@ def _ended(item: Ended, now: float) -> moves.Ended:
 
 
 def _released(item: Released, now: float) -> moves.Released:
-    task = UUID(item.task)
+    task = _id(item.task)
     if item.ended is None:
         return moves.Released(task, item.attempt, Event.REQUEUE, unstarted=True)
     return moves.Released(

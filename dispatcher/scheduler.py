@@ -23,8 +23,19 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.policies import choose, failed, prefetch, verdict
-from dispatcher.store import Begin, Claimed, Ended, Exchange, Exchanged, Printed, Registration, Unmatched
+from dispatcher.policies import SHORT_S, choose, failed, prefetch, verdict
+from dispatcher.store import (
+    LEASE_S,
+    Begin,
+    Claimed,
+    Ended,
+    Exchange,
+    Exchanged,
+    Printed,
+    Registration,
+    Taken,
+    Unmatched,
+)
 from everythingfaas.pythons import Minor, is_certain, matches, mismatch
 from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import (
@@ -60,8 +71,14 @@ LOST_AFTER_S = 5.0
 ORPHAN_S = 300.0
 #: Without a ring, the store is looked at this often.
 LOOK_S = 1.0
-#: The dispatcher's lease is renewed this often (it lasts for `dispatcher.django_store.LEASE_S`).
+#: The dispatcher's lease is renewed this often (it lasts for `dispatcher.store.LEASE_S`).
 RENEW_S = 3.0
+#: Another dispatcher is dead when its lease is seen to be out for so long: its workers come to us in that time.
+TAKE_OVER_S = LOST_AFTER_S
+#: What the store says that we hold, and we do not know, is looked for this often, and soon after the start: the last
+#: commit of an earlier run of ours may have come after we had registered.
+RECALL_S = 60.0
+RECALL_FIRST_S = 5.0
 #: A longer gap between two turns means that this process did not run: all timers start again.
 GAP_S = 2.0
 #: Functions of which the dispatcher keeps the bytes for workers that have not got them yet.
@@ -157,6 +174,11 @@ class Worker:
         self.run_s = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
         self.stalled = False
 
+    @property
+    def is_short(self) -> bool:
+        """Whether what it has been given will have ended in a moment, on average."""
+        return self.run_s is not None and self.run_s < SHORT_S
+
     def look_ahead(self, turn_s: float) -> None:
         """Decides anew how many attempts it gets beyond its slots."""
         run_s = UNKNOWN_RUN_S if self.run_s is None else self.run_s
@@ -211,6 +233,12 @@ class Scheduler:
         self._run_number = registration.epoch << 32
         self._look_at = now
         self._renew_at = now + RENEW_S
+        self._recall_at = now + RECALL_FIRST_S
+        self._lapsed: dict[str, float] = {}  # other dispatchers, since when we see that their leases are out
+        # Until then nobody's lease can be trusted to be out because its dispatcher is dead: it may not have reached
+        # the store, as we have not.
+        self._trusts_leases_at = now + LEASE_S
+        self._was_away = False
         self._turn_at = now
         self._asked_at = now
         self._turn_s = 0.0  # how long a turn with the store takes
@@ -238,6 +266,11 @@ class Scheduler:
         return not self._assignments and self.is_written
 
     @property
+    def is_being_left(self) -> bool:
+        """A worker that is about to leave is still at something."""
+        return any(worker.draining and worker.assigned for worker in self._workers.values())
+
+    @property
     def is_written(self) -> bool:
         """All that has been heard is committed."""
         waiting = self._next.ended or self._next.released or self._next.begun
@@ -251,6 +284,11 @@ class Scheduler:
         for worker in self._workers.values():
             due += [worker.beat_at, worker.heard_at + LOST_AFTER_S]
         return min(due)
+
+    @property
+    def short(self) -> int:
+        """How many attempts are given out to workers whose tasks are short: they will have ended in a moment."""
+        return sum(worker.load for worker in self._workers.values() if worker.is_short)
 
     def exchange(self) -> Exchange | None:
         """The next turn with the store, or None when there is nothing to do or one is under way."""
@@ -369,15 +407,19 @@ class Scheduler:
                 if key not in held:
                     self._unbegun(known, key)
                 worker.take(assignment)
+        returned = False
         for key in held:
             orphan = self._orphans.pop(key, None)
             if orphan is not None:
                 orphan.sent_in = worker.welcomed
                 worker.take(orphan)
+                returned = True
             elif key not in self._assignments:
                 if key not in self._adopting:
                     self._next.adopt.append(key)
                 self._adopting[key] = peer  # it may be asked for already, for a connection that is gone
+        if returned:  # what else was in its slots it would have told
+            self._heads = max(0, self._heads - worker.slots)
         self._workers[peer] = worker
         self._renew_at = now  # with a snapshot that has it
         return [
@@ -602,6 +644,9 @@ class Scheduler:
         assert done is not None, "an answer without a question"
         self._under_way = None
         self._turn_s += TURN_WEIGHT * (now - self._asked_at - self._turn_s)
+        if self._was_away or now - self._asked_at > GAP_S:
+            self._was_away = False
+            self._doubt_leases(now)
         self.stale += answer.stale
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):
@@ -615,6 +660,10 @@ class Scheduler:
         if answer.held is not None:
             self._recalled(answer.held, answer.claimed)
         sends += self._adopted(answer)
+        for taken in answer.taken:
+            self._take(taken)
+        if answer.lapsed is not None:
+            self._watch(answer.lapsed, now)
         for key in answer.cancelled:
             sends += self.cancel(key)
         if answer.unmatched is not None:
@@ -632,9 +681,34 @@ class Scheduler:
                 message = mismatch(requirements, pythons)
                 self._next.unmatched.append(Unmatched(requirements, self._unmatched_s, message))
 
+    def _doubt_leases(self, now: float) -> None:
+        """We have not run, or not reached the store: others may have fared the same, and could not renew theirs."""
+        self._lapsed.clear()
+        self._trusts_leases_at = max(self._trusts_leases_at, now + LEASE_S)
+
+    def _watch(self, lapsed: list[str], now: float) -> None:
+        """Takes over dispatchers that have been without a lease for so long that they must be dead."""
+        self._lapsed = {dispatcher: self._lapsed.get(dispatcher, now) for dispatcher in lapsed}
+        if now < self._trusts_leases_at or self._stopping:
+            return
+        self._next.take_over = [d for d, since in self._lapsed.items() if now >= since + TAKE_OVER_S]
+
+    def _take(self, taken: Taken) -> None:
+        """Gives back what a dead dispatcher had given out, and no worker has come to us with."""
+        lost = []
+        for claimed in taken.held:
+            if (claimed.task, claimed.attempt) in self._adopting:
+                self._adopt(claimed)
+            else:
+                assignment = self._assignment(claimed)
+                self._assignments[assignment.key] = assignment
+                lost.append(assignment)
+        self._abandon(lost, taken.slots)
+
     def recall(self) -> None:
         """An exchange was tried again although an earlier try may have been committed: look what we hold."""
         self._next.recall = True
+        self._was_away = True
 
     def _settle(self, done: Exchange) -> list[Send]:
         """Forgets what is committed, and acknowledges it."""
@@ -667,16 +741,8 @@ class Scheduler:
     def _adopted(self, answer: Exchanged) -> list[Send]:
         sends = []
         for claimed in answer.adopted:
-            if (claimed.task, claimed.attempt) not in self._adopting:
-                continue  # asked for twice
-            assignment = self._assignment(claimed)
-            worker = self._workers.get(self._adopting.pop(assignment.key, b""))
-            self._assignments[assignment.key] = assignment
-            if worker is None:
-                self._lost(assignment, begun=True)
-                continue
-            assignment.sent_in = worker.welcomed
-            worker.take(assignment)
+            if (claimed.task, claimed.attempt) in self._adopting:  # else it was asked for twice
+                self._adopt(claimed)
         for key in answer.refused:
             peer = self._adopting.pop(key, None)
             if peer in self._workers:
@@ -687,6 +753,17 @@ class Scheduler:
             if worker is not None:
                 sends += self._reports(worker, (report,))
         return sends
+
+    def _adopt(self, claimed: Claimed) -> None:
+        """What a worker came with is ours now."""
+        assignment = self._assignment(claimed)
+        worker = self._workers.get(self._adopting.pop(assignment.key))
+        self._assignments[assignment.key] = assignment
+        if worker is None:
+            self._lost(assignment, begun=True)
+            return
+        assignment.sent_in = worker.welcomed
+        worker.take(assignment)
 
     def _assign(self, assignments: list[Assignment]) -> list[Send]:
         """Gives what was claimed to workers: one `Run` for each, functions that it lacks before it."""
@@ -777,6 +854,7 @@ class Scheduler:
             for worker in self._workers.values():
                 worker.heard_at = now
             self._grace_until = max(self._grace_until, now + 1.0)
+            self._doubt_leases(now)
         self._turn_at = now
         sends: list[Send] = []
         for worker in list(self._workers.values()):
@@ -798,17 +876,27 @@ class Scheduler:
             self._renew_at = now + RENEW_S
             self._next.renew = True
             self._next.snapshot = self.snapshot()
+            self._next.slots = sum(worker.slots for worker in self._workers.values())
+            if self._orphans:
+                self._next.slots += self._heads
+        if now >= self._recall_at:
+            self._recall_at = now + RECALL_S
+            self._next.recall = True
         return sends
 
     def _abandon_orphans(self) -> None:
-        """No worker has come back with these: the first ones were in a slot, the others never left us."""
-        lost = [a for a in self._orphans.values() if not a.ending]
-        heads = self._heads - sum(a.begun for a in lost)
+        """No worker has come back with what an earlier run of ours had given out."""
+        self._abandon(self._orphans.values(), self._heads)
+        self._orphans.clear()
+
+    def _abandon(self, assignments: Iterable[Assignment], slots: int) -> None:
+        """Nobody has these any more: the first ones were in one of so many slots, the others never left us."""
+        lost = [a for a in assignments if not a.ending]
+        heads = slots - sum(a.begun for a in lost)
         for assignment in lost:
             at_head = assignment.begun or heads > 0 or assignment.task.policy.at_most_once
             heads -= at_head and not assignment.begun
             self._lost(assignment, begun=at_head)
-        self._orphans.clear()
 
     def stop(self) -> None:
         """Claims nothing more; what is given out goes on."""

@@ -20,6 +20,9 @@ from everythingfaas.pythons import Minor
 from everythingfaas.status import Event, Outcome
 from everythingfaas.wire.messages import Error
 
+#: How long a dispatcher's attempts are its own without a renewal, by the clock of the store.
+LEASE_S = 10.0
+
 
 class Policy(Struct, frozen=True):
     """What may be done about a task whose attempt did not complete."""
@@ -129,6 +132,8 @@ class Exchange:
     unmatched: list[Unmatched] = field(default_factory=list)  #: to fail
     renew: bool = False  #: this dispatcher's lease
     snapshot: list[dict[str, Any]] | None = None  #: of the workers, for people
+    slots: int | None = None  #: in how many slots attempts of ours may be, to be kept with the lease
+    take_over: list[str] = field(default_factory=list)  #: dispatchers that are dead, if their leases still are out
     recall: bool = False  #: after a failed exchange: list everything held, to find what was lost with it
 
     @property
@@ -148,6 +153,7 @@ class Exchange:
             or self.renew
             or self.recall
             or self.unmatched
+            or self.take_over
         )
 
     def __bool__(self) -> bool:
@@ -162,7 +168,15 @@ class Exchange:
             or self.renew
             or self.recall
             or self.unmatched
+            or self.take_over
         )
+
+
+class Taken(Struct, frozen=True):
+    """What a dead dispatcher had in its books, and is in ours now."""
+
+    held: list[Claimed]  #: the oldest claim first
+    slots: int  #: in how many slots they may have been
 
 
 @dataclass(slots=True)
@@ -183,6 +197,8 @@ class Exchanged:
     )
     pythons: frozenset[Minor] = frozenset()  #: of all workers of all dispatchers, where something is unmatched
     lease_lost: bool = False
+    lapsed: list[str] | None = None  #: other dispatchers whose leases are out; None: nobody has looked
+    taken: list[Taken] = field(default_factory=list)  #: from those that were to be taken over
 
 
 class Registration(Struct, frozen=True):
@@ -192,7 +208,7 @@ class Registration(Struct, frozen=True):
     epoch: int
     generation: int
     held: list[Claimed]  #: given out by an earlier run of this dispatcher, the oldest claim first
-    slots: int = 0  #: how many slots that run had
+    slots: int = 0  #: how many slots that run had, its workers' included
 
 
 class TaskStore(Protocol):
@@ -202,7 +218,7 @@ class TaskStore(Protocol):
         """Makes this dispatcher's row, or takes it over with a new epoch."""
 
     def exchange(self, exchange: Exchange) -> Exchanged:
-        """Writes and claims, in one transaction.
+        """Writes and claims, in one transaction. Of attempts that another dispatcher has taken over nothing is written.
 
         Raises:
             StoreUnavailable: nothing is known to be written; the same exchange may be repeated, as every

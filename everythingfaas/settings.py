@@ -6,7 +6,8 @@ its children by `as_environment`, and ``docs/settings.md`` is printed from it:
 
     python -m everythingfaas.settings > docs/settings.md
 
-An empty variable is one that is not set, so that a compose file may pass ``FAAS_REDIS_URL=`` along.
+An empty variable is one that is not set, so that a compose file may pass ``FAAS_REDIS_URL=`` along. A private one
+may stand in a file instead, which ``FAAS_REDIS_URL_FILE`` names: so no password has to be in anybody's environment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 from everythingfaas.errors import ConfigurationError
 
 PREFIX = "FAAS_"
+#: Behind the variable of a private setting: the file that holds its value.
+FILE_SUFFIX = "_FILE"
 MODES = ("local", "pull", "push")
 AUTHS = ("open", "token")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -88,14 +91,14 @@ def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _folder(text: str) -> Path:
+def _path(text: str) -> Path:
     # Resolved once, here: the launcher finds the processes of a data folder by this very text.
     return Path(text).expanduser().resolve()
 
 
 def _setting(parse: Callable[[str], object], expected: str, help_text: str, **more: Any) -> Any:
     """A field of `Settings`. `shown` is the default as the documentation has it, where the value is no good there;
-    the value of a `private` one is never part of a message."""
+    the value of a `private` one is never part of a message, and may stand in a file."""
     default = more.pop("default", dataclasses.MISSING)
     factory = more.pop("default_factory", dataclasses.MISSING)
     metadata = {"parse": parse, "expected": expected, "help": help_text, **more}
@@ -113,10 +116,10 @@ class Settings:
     """What one process was told. Made by `from_env`; a test may build one from values that need no check."""
 
     data_dir: Path = _setting(  # noqa: RUF009 -- it returns a field
-        _folder,
+        _path,
         "the path of a folder",
         "Everything that is kept: database, Redis' file, logs, process ids, the secret key.",
-        default_factory=lambda: _folder(".faas"),
+        default_factory=lambda: _path(".faas"),
         shown="`.faas` in the current folder",
     )
     database_url: str = _setting(
@@ -201,7 +204,7 @@ class Settings:
         _PORT, _PORT_EXPECTED, "The port of the dispatcher, in pull and push.", default=5555
     )
     keys_dir: Path | None = _setting(  # noqa: RUF009 -- it returns a field
-        _folder,
+        _path,
         "the path of a folder",
         "The dispatcher's keys, and those of the workers that it lets in; used where it listens beyond this machine.",
         default=None,
@@ -214,6 +217,13 @@ class Settings:
         default="",
         shown="",
         private=True,
+    )
+    alive_file: Path | None = _setting(  # noqa: RUF009 -- it returns a field
+        _path,
+        "the path of a file",
+        "What dispatcher and workers touch every two seconds while they can work, for health checks to look at.",
+        default=None,
+        shown="none",
     )
     task_deadline: float | None = _setting(
         _seconds,
@@ -260,7 +270,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name, field in known.items():
             given = overrides.get(name)
-            text = environ.get(variable(name), "") if given is None else _as_text(given)
+            text = _read(environ, field) if given is None else _as_text(given)
             if text:
                 values[name] = _parse(field, text)
         settings = cls(**values)
@@ -359,7 +369,8 @@ def settings_table() -> str:
     for field in dataclasses.fields(Settings):
         shown = field.metadata.get("shown")
         default = f"`{_as_text(field.default)}`" if shown is None else shown
-        lines.append(f"| `{variable(field.name)}` | {default} | {field.metadata['help']} |")
+        mark = " *" if field.metadata.get("private") else ""
+        lines.append(f"| `{variable(field.name)}`{mark} | {default} | {field.metadata['help']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -373,7 +384,8 @@ _PAGE = """\
 
 Every process reads its settings from environment variables with the prefix `FAAS_`; a variable that is empty counts
 as not set. The flags of `faas up` (`faas up --help`) override them. A value that cannot be read stops the process
-at its start, with one line that names the variable, the value and what is expected.
+at its start, with one line that names the variable, the value and what is expected. Those with a star may hold a
+password: each may stand in a file instead, named by the same variable with `_FILE` behind it (`FAAS_REDIS_URL_FILE`).
 
 {table}
 This page is printed from `everythingfaas/settings.py`: `python -m everythingfaas.settings > docs/settings.md`.
@@ -388,6 +400,17 @@ def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def _read(environ: Mapping[str, str], field: dataclasses.Field[Any]) -> str:
+    text = environ.get(variable(field.name), "")
+    file = environ.get(variable(field.name) + FILE_SUFFIX, "") if field.metadata.get("private") else ""
+    if text or not file:
+        return text
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{variable(field.name)}{FILE_SUFFIX}={file} cannot be read: {exc}") from None
 
 
 def _parse(field: dataclasses.Field[Any], text: str) -> object:

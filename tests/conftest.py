@@ -48,6 +48,9 @@ def _found(name: str) -> None:
 
 no_pickles.forbid(_found)
 
+#: Needs an engine for containers, and minutes: `make compose-test`, which names the folder, gets it all the same.
+collect_ignore = ["compose"]
+
 #: Tables whose rows come with the migrations, and stay.
 _KEPT = {"django_migrations", "django_content_type", "auth_permission"}
 

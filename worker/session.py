@@ -248,9 +248,9 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
-        if self._queue and self._is_full:
+        if self._welcome is not None and self._queue and self._is_full:
             due.append(self._assigned_at + STALL_S)
-        if self._unsent:
+        if self._welcome is not None and self._unsent:
             due.append(self._unsent_since + GATHER_S)
         return min(due)
 

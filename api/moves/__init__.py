@@ -30,7 +30,9 @@ from api.moves.leases import (
     lapsed_dispatchers,
     register_dispatcher,
     renew_lease,
+    restored,
     slots_of,
+    take_over,
 )
 from api.moves.matching import heads, queues, queues_with_tasks, reject_unmatched, snapshots
 from api.moves.records import (
@@ -103,8 +105,10 @@ __all__ = [
     "release",
     "renew_lease",
     "request_cancel",
+    "restored",
     "slots_of",
     "snapshots",
     "submit",
+    "take_over",
     "withdraw",
 ]

@@ -158,9 +158,15 @@ def change(
     changes: str,
     returning: str,
     condition: str = "true",
+    dispatcher: UUID | None = None,
 ) -> list[tuple[Any, ...]]:
-    """Let `events` happen to those tasks of `rows` that still are in the attempt that their row speaks of."""
+    """Let `events` happen to those tasks of `rows` that still are in the attempt that their row speaks of.
+
+    With a `dispatcher`, to those that are in its books: another one may have taken this very attempt over.
+    """
     (states,) = {sources(event) for event in events}
+    if dispatcher is not None:
+        condition = f"{condition} AND api_task.dispatcher_id = '{dispatcher.hex}'"
     numbers = ", ".join(f"{state:d}" for state in states)
     statement = dialect_of(cursor).update(
         columns,

@@ -14,39 +14,58 @@ from uuid import UUID
 
 from django.db.backends.utils import CursorWrapper
 
-from api.dialect import dialect_of
+from api.dialect import Dialect, dialect_of
 from api.moves import common
 from api.moves.records import Held
 from everythingfaas.status import Event
 
+#: A lease that ends later than this from now was written before the clock was set back, and is none.
+LEASE_MAX_S = 60.0
+
 
 def register_dispatcher(
-    cursor: CursorWrapper, dispatcher: UUID, mode: str, slots: int, host: str, pid: int, lease_s: float
+    cursor: CursorWrapper,
+    dispatcher: UUID,
+    mode: str,
+    slots: int,
+    host: str,
+    pid: int,
+    lease_s: float,
+    first_epoch: int = 1,
 ) -> int:
-    """Enter a dispatcher, or take over the row that it left when it ran last. Returns its epoch."""
+    """Enter a dispatcher, or take over the row that it left when it ran last. Returns its epoch.
+
+    Its row may have been removed meanwhile. So that epochs, and what is numbered by them, never come again, the
+    `first_epoch` of a new row is to be larger than any that an earlier one can have come to.
+    """
     now = dialect_of(cursor).now
     cursor.execute(
         f"""
         INSERT INTO api_dispatcher (id, epoch, mode, slots, host, pid, lease_until, snapshot, started)
-        VALUES (%s, 1, %s, %s, %s, %s, {now} + %s, '{{}}', {now})
+        VALUES (%s, %s, %s, %s, %s, %s, {now} + %s, '{{}}', {now})
         ON CONFLICT (id) DO UPDATE SET
             epoch = api_dispatcher.epoch + 1, mode = excluded.mode, slots = excluded.slots, host = excluded.host,
             pid = excluded.pid, lease_until = excluded.lease_until, snapshot = excluded.snapshot,
             started = excluded.started
         RETURNING epoch""",
-        [dispatcher, mode, slots, common.text(host, 255), pid, lease_s],
+        [dispatcher, first_epoch, mode, slots, common.text(host, 255), pid, lease_s],
     )
     return int(cursor.fetchone()[0])
 
 
-def renew_lease(cursor: CursorWrapper, dispatcher: UUID, epoch: int, lease_s: float, snapshot: str) -> bool:
-    """Prolong the lease, unless the row was taken over: then the dispatcher must drop what it holds."""
+def renew_lease(
+    cursor: CursorWrapper, dispatcher: UUID, epoch: int, lease_s: float, snapshot: str, slots: int | None = None
+) -> bool:
+    """Prolong the lease, unless the row was taken over: then the dispatcher must drop what it holds.
+
+    `slots` is how many its workers have by now: what somebody else has to know, should all of them be lost.
+    """
     cursor.execute(
-        f"UPDATE api_dispatcher SET lease_until = {dialect_of(cursor).now} + %s, snapshot = %s"
-        " WHERE id = %s AND epoch = %s",
-        [lease_s, snapshot, dispatcher, epoch],
+        f"UPDATE api_dispatcher SET lease_until = {dialect_of(cursor).now} + %s, snapshot = %s,"
+        " slots = coalesce(%s, slots) WHERE id = %s AND epoch = %s RETURNING id",
+        [lease_s, snapshot, slots, dispatcher, epoch],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def lapsed_dispatchers(cursor: CursorWrapper) -> list[UUID]:
@@ -54,7 +73,7 @@ def lapsed_dispatchers(cursor: CursorWrapper) -> list[UUID]:
     dialect = dialect_of(cursor)
     cursor.execute(
         f"""
-        SELECT id FROM api_dispatcher WHERE lease_until < {dialect.now}
+        SELECT id FROM api_dispatcher WHERE NOT {_is_live(dialect)}
         UNION
         SELECT dispatcher_id FROM api_task
         WHERE {common.before(Event.COMPLETE)}
@@ -71,10 +90,10 @@ def fence_dispatcher(cursor: CursorWrapper, dispatcher: UUID) -> bool:
     """
     dialect = dialect_of(cursor)
     cursor.execute(
-        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND lease_until < {dialect.now}",
+        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND NOT {_is_live(dialect)} RETURNING id",
         [dispatcher],
     )
-    if cursor.rowcount:
+    if cursor.fetchone():
         return True
     cursor.execute("SELECT 1 FROM api_dispatcher WHERE id = %s", [dispatcher])
     return cursor.fetchone() is None
@@ -93,7 +112,7 @@ def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None
     A dispatcher that stops tells its `epoch`, and need not wait for that. If it does hold something, its lease
     ends now, and whoever looks for lapsed ones next finds it.
     """
-    now = dialect_of(cursor).now
+    dialect = dialect_of(cursor)
     cursor.execute(
         "UPDATE api_dispatcher SET lease_until = 0 WHERE id = %s AND epoch = %s",
         [dispatcher, -1 if epoch is None else epoch],
@@ -101,12 +120,13 @@ def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None
     cursor.execute(
         f"""
         DELETE FROM api_dispatcher
-        WHERE id = %s AND lease_until < {now} AND NOT EXISTS (
+        WHERE id = %s AND NOT {_is_live(dialect)} AND NOT EXISTS (
             SELECT 1 FROM api_task
-            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})""",
+            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})
+        RETURNING id""",
         [dispatcher],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID, int]]) -> list[Held]:
@@ -126,11 +146,43 @@ def adopt(cursor: CursorWrapper, dispatcher: UUID, attempts: Iterable[tuple[UUID
         changes="dispatcher_id = v.dispatcher",
         condition=f"""NOT EXISTS (
             SELECT 1 FROM api_dispatcher d
-            WHERE d.id = api_task.dispatcher_id AND d.id <> v.dispatcher AND d.lease_until >= {dialect.now})""",
+            WHERE d.id = api_task.dispatcher_id AND d.id <> v.dispatcher AND {_is_live(dialect)})""",
         returning="api_task.id",
     )
     among = dialect.among("uuid", [dialect.uuid(task) for (task,) in adopted])
     return _held(cursor, f"id {among.sql}", among.params)
+
+
+def take_over(cursor: CursorWrapper, dispatcher: UUID, former: UUID) -> tuple[list[Held], int]:
+    """Enter all that a dispatcher whose lease is out, or that has no row, has in its books into those of another one,
+    and remove its row. Returns what that was, and how many slots there were for it.
+
+    Should it come back, what it writes of these attempts changes nothing, and with its next renewal it learns why.
+    """
+    if not fence_dispatcher(cursor, former):
+        return [], 0
+    dialect = dialect_of(cursor)
+    slots = slots_of(cursor, former)
+    cursor.execute(
+        f"UPDATE api_task SET dispatcher_id = %s WHERE dispatcher_id = %s AND {common.before(Event.COMPLETE)}"
+        " RETURNING id",
+        [dispatcher, former],
+    )
+    taken = dialect.among("uuid", [dialect.uuid(task) for (task,) in cursor.fetchall()])
+    forget_dispatcher(cursor, former)
+    return _held(cursor, f"id {taken.sql}", taken.params), slots
+
+
+def restored(cursor: CursorWrapper) -> int:
+    """Say that this is not the database that processes knew: raise its generation, and fence all dispatchers."""
+    cursor.execute("UPDATE api_dispatcher SET epoch = epoch + 1")
+    cursor.execute("UPDATE api_instance SET generation = generation + 1 RETURNING generation")
+    return int(cursor.fetchone()[0])
+
+
+def _is_live(dialect: Dialect) -> str:
+    """The SQL condition that a dispatcher's lease is not out."""
+    return f"lease_until BETWEEN {dialect.now} AND {dialect.now} + {LEASE_MAX_S}"
 
 
 def current(cursor: CursorWrapper, attempts: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:

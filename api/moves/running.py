@@ -133,7 +133,7 @@ def head(columns: str, queue: int) -> str:
     """What is claimed next from `queue`; takes `now` as its parameter."""
     return (
         f"SELECT {columns} FROM api_task WHERE queue_id = {queue:d} AND {common.before(Event.CLAIM)}"
-        " AND (expires_at IS NULL OR expires_at > %s) ORDER BY priority DESC, id"
+        " AND (expires_at IS NULL OR expires_at > %s OR started IS NOT NULL) ORDER BY priority DESC, id"
     )
 
 
@@ -154,8 +154,11 @@ def next_due(cursor: CursorWrapper) -> float | None:
     return due
 
 
-def begin(cursor: CursorWrapper, begun: Sequence[Begun]) -> set[UUID]:
-    """Write that slots have begun. Returns the tasks that still are in that attempt and had not begun in it."""
+def begin(cursor: CursorWrapper, begun: Sequence[Begun], dispatcher: UUID | None = None) -> set[UUID]:
+    """Write that slots have begun. Returns the tasks that still are in that attempt and had not begun in it.
+
+    Here and below, `dispatcher` is who says so: it changes what is in its own books alone.
+    """
     rows = {(b.task, b.attempt): (b.task, b.attempt, b.started, common.text(b.worker, 128)) for b in reversed(begun)}
     if not rows:
         return set()
@@ -172,12 +175,13 @@ def begin(cursor: CursorWrapper, begun: Sequence[Begun]) -> set[UUID]:
             worker = coalesce(v.worker, api_task.worker),
             starts = api_task.starts + CASE WHEN api_task.at_most_once THEN 0 ELSE 1 END""",
         condition="api_task.begun <> api_task.attempt",
+        dispatcher=dispatcher,
         returning="api_task.id",
     )
     return {dialect.uuid(task) for (task,) in changed}
 
 
-def end(cursor: CursorWrapper, ended: Sequence[Ended]) -> list[Closed]:
+def end(cursor: CursorWrapper, ended: Sequence[Ended], dispatcher: UUID | None = None) -> list[Closed]:
     """End tasks with the results of their attempts. What is late or a duplicate changes nothing.
 
     Results and attempts are written for the tasks that are returned, and for no other.
@@ -201,6 +205,7 @@ def end(cursor: CursorWrapper, ended: Sequence[Ended]) -> list[Closed]:
             failures = api_task.failures + v.failures,
             {_BEGIN},
             starts = api_task.starts + CASE WHEN {_NEWLY_BEGUN} AND NOT api_task.at_most_once THEN 1 ELSE 0 END""",
+        dispatcher=dispatcher,
         returning=f"{common.CLOSED}, api_task.dispatcher_id",
     )
     closed, results, attempts = [], [], []
@@ -230,7 +235,9 @@ def _ended_row(e: Ended) -> tuple[Any, ...]:
     )
 
 
-def release(cursor: CursorWrapper, released: Sequence[Released], now: float) -> tuple[list[Reopened], list[Closed]]:
+def release(
+    cursor: CursorWrapper, released: Sequence[Released], now: float, dispatcher: UUID | None = None
+) -> tuple[list[Reopened], list[Closed]]:
     """Give attempts back: their tasks are queued again, or wait.
 
     Tasks that somebody has asked to cancel meanwhile are not begun once more, but end here as cancelled; they
@@ -257,18 +264,19 @@ def release(cursor: CursorWrapper, released: Sequence[Released], now: float) -> 
                 WHEN v.unstarted AND api_task.begun <> api_task.attempt AND api_task.at_most_once THEN -1
                 ELSE 0 END""",
         condition="api_task.cancel_requested_at IS NULL",
+        dispatcher=dispatcher,
         returning="api_task.id, api_task.attempt, api_task.owner_id, api_task.state, api_task.dispatcher_id",
     )
     reopened, attempts = [], []
-    for id_, attempt, owner, state, dispatcher in changed:
+    for id_, attempt, owner, state, holder in changed:
         task = dialect.uuid(id_)
         reopened.append(Reopened(task, owner, State(state)))
         this = first.pop((task, attempt))
         if this.report is not None:
-            attempts.append(common.attempt_row(task, attempt, _uuid_or_none(dialect, dispatcher), this.report))
+            attempts.append(common.attempt_row(task, attempt, _uuid_or_none(dialect, holder), this.report))
     dialect.insert(cursor, "api_attempt", common.ATTEMPT, attempts)
     # What is left was late, or is to be cancelled; the next statement tells which.
-    return reopened, end(cursor, [_as_cancelled(left, now) for left in first.values()])
+    return reopened, end(cursor, [_as_cancelled(left, now) for left in first.values()], dispatcher)
 
 
 def _released_row(r: Released) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from django.db.backends.utils import CursorWrapper
 
 from api import moves
 from api.models import LOCAL_USER, new_id
+from api.pipeline import pipelined_cursor
 from everythingfaas.status import Event, Outcome, State
 
 T = TypeVar("T")
@@ -25,8 +26,8 @@ NOW = 1_800_000_000.0
 
 @contextmanager
 def committed() -> Iterator[CursorWrapper]:
-    """A cursor in a transaction that commits at the end."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    """A cursor in a transaction that commits at the end, as writers and dispatchers have it."""
+    with transaction.atomic(), pipelined_cursor() as cursor:
         yield cursor
 
 
@@ -64,7 +65,7 @@ class Workshop:
         self.dispatcher = new_id()
         with committed() as cursor:
             self.function = moves.register(cursor, self.owner, "double", b"function", created=NOW)
-            moves.register_dispatcher(cursor, self.dispatcher, "local", 4, "here", 1, lease_s=3600)
+            moves.register_dispatcher(cursor, self.dispatcher, "local", 4, "here", 1, lease_s=60)
 
     def another_owner(self) -> int:
         number: int = get_user_model().objects.create(username="another").pk

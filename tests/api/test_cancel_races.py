@@ -88,7 +88,7 @@ def test_an_adopted_attempt_is_still_to_be_cancelled(workshop: Workshop) -> None
     claimed = workshop.claim()
     heir = new_id()
     with committed() as cursor:
-        moves.register_dispatcher(cursor, heir, "push", 4, "there", 2, lease_s=3600)
+        moves.register_dispatcher(cursor, heir, "push", 4, "there", 2, lease_s=60)
         moves.forget_dispatcher(cursor, workshop.dispatcher, 1)  # its lease ends, as it holds something
 
     def adopt_all() -> None:

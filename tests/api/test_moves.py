@@ -459,6 +459,13 @@ class TestTime:
             moves.release(cursor, [released(claimed)], NOW)
             assert moves.reject_expired(cursor, NOW + 2, 10) == []
 
+    def test_what_has_begun_once_is_claimed_again_after_its_date(self, workshop: Workshop) -> None:
+        claimed = workshop.running(expires_at=NOW + 1)
+        with committed() as cursor:
+            moves.release(cursor, [released(claimed)], NOW)
+            again = moves.claim(cursor, workshop.dispatcher, [claimed.queue], 9, 9999, NOW + 2)
+        assert [(task.task, task.attempt) for task in again] == [(claimed.task, 2)]
+
 
 class TestCancel:
     def test_wherever_a_task_is(self, workshop: Workshop) -> None:
@@ -485,7 +492,7 @@ class TestCancel:
 
 
 class TestLeases:
-    def register(self, lease_s: float = 3600) -> UUID:
+    def register(self, lease_s: float = 60) -> UUID:
         dispatcher = new_id()
         with committed() as cursor:
             assert moves.register_dispatcher(cursor, dispatcher, "push", 4, "there", 1, lease_s) == 1

@@ -167,9 +167,9 @@ def test_a_deadline_kills_and_is_not_tried_again() -> None:
 
 def test_a_function_that_raised_is_retried_only_if_asked() -> None:
     pair = Pair(slots=1)
-    once, thrice = pair.submit(), pair.submit(policy=Policy(retries=2))
+    once, thrice = pair.submit(), pair.submit(policy=Policy(retries=2, backoff_s=0.1))
     for _ in range(6):
-        pair.settle(seconds=0.2, finish=False)
+        pair.settle(seconds=2, finish=False)
         pair.step_slot(pair.workers[0], Outcome.RAISED)
     pair.settle(seconds=1)
     assert [pair.store.tasks[task].failures for task in (once, thrice)] == [1, 3]
@@ -262,6 +262,31 @@ def test_a_result_is_kept_until_its_commit_is_acknowledged() -> None:
     assert not worker.session._held
 
 
+def test_a_worker_without_a_dispatcher_does_not_spin() -> None:
+    """Whatever waits to be sent, or given back, until there is one."""
+    pair = Pair(slots=1)
+    for _ in range(100):
+        pair.submit()
+    pair.settle(seconds=2)
+    for _ in range(20):
+        pair.submit()
+    pair.exchange_all()
+    (worker,) = pair.workers
+    while worker.inbox:
+        pair.step_to_worker(worker)
+    pair._perform(worker, worker.session.receive(Refuse("unknown worker", again=True), now=pair.now))
+    pair.step_slot(worker)
+    assert worker.session._queue
+    assert worker.session._unsent
+    for _ in range(20):
+        due = worker.session.next_deadline()
+        assert due > pair.now
+        pair.now = due
+        pair._perform(worker, worker.session.expire(now=pair.now))
+        pair._flush(worker)
+    assert not worker.session.is_registered
+
+
 def test_a_dispatcher_killed_during_a_task_finds_it_again() -> None:
     pair = Pair(slots=1)
     task = pair.submit()
@@ -278,10 +303,10 @@ def test_a_restored_database_kills_what_workers_hold() -> None:
     pair = Pair(slots=1)
     pair.submit()
     pair.settle(seconds=0.5, finish=False)
-    pair.store.generation += 1
+    pair.store.data.generation += 1
     pair.start_dispatcher()
     pair.settle(seconds=1, finish=False)
-    assert pair.store.generation == pair.workers[0].session._generation
+    assert pair.store.data.generation == pair.workers[0].session._generation
     pair.settle(seconds=10)
     assert states(pair) == {State.COMPLETED: 1}
 
@@ -330,8 +355,12 @@ def test_draining_gives_back_what_has_not_begun() -> None:
         pair.submit()
     pair.settle(seconds=0.2, finish=False)
     worker = pair.workers[0]
+    assert not pair.scheduler.is_being_left
     pair._perform(worker, worker.session.drain(now=pair.now))
+    pair.settle(seconds=0.2, finish=False)
+    assert pair.scheduler.is_being_left
     pair.settle(seconds=1)
+    assert not pair.scheduler.is_being_left
     assert worker.stopped == "drained"
     assert states(pair) == {State.COMPLETED: 101, State.QUEUED: 4}
 

@@ -86,6 +86,19 @@ def test_a_bad_url_is_not_shown_for_it_may_hold_a_password(name):
     assert name in str(raised.value)
 
 
+def test_a_private_setting_may_stand_in_a_file(tmp_path):
+    (tmp_path / "url").write_text("redis://:sesame@redis:6379\n")
+    environ = {"FAAS_REDIS_URL_FILE": str(tmp_path / "url")}
+    assert Settings.from_env(environ).redis_url == "redis://:sesame@redis:6379"
+    assert Settings.from_env(environ | {"FAAS_REDIS_URL": "redis://here"}).redis_url == "redis://here"
+    with pytest.raises(ConfigurationError, match=r"FAAS_SECRET_KEY_FILE=.*/none cannot be read"):
+        Settings.from_env({"FAAS_SECRET_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_what_is_not_private_comes_from_no_file(tmp_path):
+    assert Settings.from_env({"FAAS_PORT_FILE": str(tmp_path / "none")}) == Settings.from_env({})
+
+
 @pytest.mark.parametrize(
     "environ",
     [
