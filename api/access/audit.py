@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +30,11 @@ EVERY_S = 5.0
 USED_EVERY_S = 60.0
 
 
+class _Count(Struct):
+    entry: Entry
+    number: int = 0
+
+
 class _Batch(Struct, frozen=True):
     entries: list[tuple[Entry, int]]
     used: list[int]
@@ -41,7 +45,7 @@ class Audit(Group[_Batch, None]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__("audit", loop)
-        self._counts: Counter[Entry] = Counter()
+        self._counts: dict[tuple[str, str, str], _Count] = {}
         self._used: set[int] = set()
         self._used_at: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -54,8 +58,13 @@ class Audit(Group[_Batch, None]):
     def count(self, caller: Caller, scope: Mapping[str, Any], action: str) -> None:
         """Somebody has done what is done too often for a row each."""
         if caller.credential:
-            self._counts[Entry(caller.name, caller.by, address_of(scope), action)] += 1
-            self._later()
+            address = address_of(scope)
+            key = (caller.credential, address, action)
+            count = self._counts.get(key)
+            if count is None:
+                count = self._counts[key] = _Count(Entry(caller.name, caller.by, address, action))
+                self._later()
+            count.number += 1
 
     def used(self, caller: Caller) -> None:
         """A token has let somebody in."""
@@ -78,9 +87,9 @@ class Audit(Group[_Batch, None]):
 
     def _flush(self) -> None:
         self._timer = None
-        counts, self._counts = self._counts, Counter()
+        counts, self._counts = self._counts, {}
         used, self._used = self._used, set()
-        self._write(_Batch(list(counts.items()), sorted(used)))
+        self._write(_Batch([(count.entry, count.number) for count in counts.values()], sorted(used)))
 
     def _write(self, batch: _Batch) -> None:
         try:

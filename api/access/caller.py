@@ -77,7 +77,12 @@ def needed(match: ResolverMatch, method: str) -> frozenset[str] | None:
     A view says so in `needs`, by method. Where it says nothing, looking needs `read` and anything else `submit`; an
     empty table says that it is public. So a new view is closed until it says otherwise.
     """
-    view = getattr(match.func, "cls", match.func)
+    return _needed(match.func, method)
+
+
+@functools.lru_cache(1_000)  # as many as there are views and methods; what is sent as a method may be anything
+def _needed(func: Callable[..., Any], method: str) -> frozenset[str] | None:
+    view = getattr(func, "cls", func)
     table: Mapping[str, Iterable[str]] | None = getattr(view, "needs", None)
     if table is not None and not table:
         return None
