@@ -50,6 +50,11 @@ class Failures:
     def forget(self, key: str) -> None:
         self._times.pop(key, None)
 
+    def take_back(self, key: str) -> None:
+        """The last one was none."""
+        if times := self._times.get(key):
+            times.pop()
+
 
 _by_name = Failures(OF_A_NAME)
 _by_address = Failures(OF_AN_ADDRESS)
@@ -77,6 +82,7 @@ def enter(request: HttpRequest) -> HttpResponse:
     if user is None:
         return _form(request, "That name and password do not fit.", status=403)
     _by_name.forget(both)
+    _by_address.take_back(address)
     login(request, user)
     return redirect(_next(request))
 

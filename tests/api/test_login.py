@@ -16,8 +16,9 @@ from api.access.pages import OF_A_NAME
 from api.consumers import NOT_LET_IN
 from api.models import AuditEntry, Token
 from tests.access import People, Person, refused, socket
+from tests.conftest import Database
 from tests.live import until
-from tests.web import Web, on_sqlite
+from tests.web import Web, on_sqlite, web_process
 
 pytestmark = on_sqlite
 
@@ -184,6 +185,33 @@ def test_another_password_ends_the_sessions(visitor: Visitor):
     user.set_password("another")
     user.save()
     until(lambda: visitor.get("/tasks/").status_code == 302, timeout_s=3)
+
+
+def test_behind_a_proxy_cookies_are_for_https_and_it_says_where_from(database: str, backend: Database, tmp_path: Any):
+    with web_process(
+        tmp_path, database_url=backend.url, auth="token", tls="yes", allowed_hosts="faas.example.org"
+    ) as web:
+        visitor = Visitor(web)
+        visitor.http.headers.update(
+            {
+                "Host": "faas.example.org",
+                "Origin": "https://faas.example.org",
+                "Referer": "https://faas.example.org/login/",
+                "X-Forwarded-Proto": "https",
+                "X-Forwarded-For": "10.9.9.9, 192.0.2.7",
+            }
+        )
+        shown = visitor.get("/login/")
+        assert "Secure" in shown.headers["Set-Cookie"]
+        assert "max-age" in shown.headers["Strict-Transport-Security"]
+        cookie = shown.headers["Set-Cookie"].partition(";")[0]
+        found = _PROOF.search(shown.text)
+        assert found
+        data = {"csrfmiddlewaretoken": found[1], "username": "nobody", "password": "wrong"}
+        answer = visitor.http.post(web.url + "/login/", data=data, headers={"Cookie": cookie}, timeout=30)
+        assert answer.status_code == 403
+        assert "do not fit" in answer.text
+    assert AuditEntry.objects.get(action="login-failed").address == "192.0.2.7"
 
 
 # --- the admin
