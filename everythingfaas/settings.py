@@ -56,6 +56,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    switches = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in switches:
+        raise ValueError(text)
+    return switches[text.lower()]
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not text.startswith(tuple(f"{scheme}:" for scheme in schemes)):
@@ -155,8 +162,16 @@ class Settings:
     auth: str = _setting(
         _choice(*AUTHS),
         "one of " + ", ".join(AUTHS),
-        "`open`: no token is asked for, on loopback only. `token`: always.",
-        default="open",
+        "`open`: no token is asked for, on loopback only. `token`: everybody needs one.",
+        default="",
+        shown="`open` where `FAAS_BIND` is loopback, else `token`",
+    )
+    tls: bool = _setting(
+        _switch,
+        "yes or no",
+        "`yes`: users come by https, through a proxy that ends TLS and sets `X-Forwarded-For` and `X-Forwarded-Proto`.",
+        default=False,
+        shown="`no`",
     )
     secret_key: str = _setting(
         str,
@@ -259,10 +274,30 @@ class Settings:
             if text:
                 values[name] = _parse(field, text)
         settings = cls(**values)
-        if not settings.listen:
-            settings = dataclasses.replace(settings, listen=settings.bind)
-        _check_what_is_built(settings)
+        settings = dataclasses.replace(
+            settings,
+            listen=settings.listen or settings.bind,
+            auth=settings.auth or ("open" if is_loopback(settings.bind) else "token"),
+        )
+        _check_security(settings, environ)
         return settings
+
+    @property
+    def tokens(self) -> bool:
+        """Whether everybody needs a token, or a session."""
+        return self.auth != "open"
+
+    @property
+    def address(self) -> str:
+        """Host and port by which this machine finds the web: where it is bound to all addresses, that of loopback."""
+        return authority({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind), self.port)  # noqa: S104
+
+    @property
+    def own_hosts(self) -> tuple[str, ...]:
+        """What the web is called by the address that it is bound to, if that is one that somebody can ask for."""
+        if is_loopback(self.bind) or self.bind in ("0.0.0.0", "::"):  # noqa: S104  # the reverse
+            return ()
+        return (f"[{self.bind}]" if ":" in self.bind else self.bind,)
 
     @property
     def redis_address(self) -> str:
@@ -290,7 +325,9 @@ class Settings:
     @property
     def url(self) -> str:
         """Where users find the web."""
-        return f"http://{authority(self.bind, self.port)}"
+        if self.tls:
+            return f"https://{self.allowed_hosts[0] if self.allowed_hosts else self.bind}"
+        return f"http://{self.address}"
 
 
 def variable(name: str) -> str:
@@ -360,6 +397,8 @@ def _as_text(value: object) -> str:
         return ""
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value)
 
 
@@ -382,14 +421,37 @@ def _parse(field: dataclasses.Field[Any], text: str) -> object:
         raise ConfigurationError(f"{variable(field.name)}{value}: expected {field.metadata['expected']}") from None
 
 
-def _check_what_is_built(settings: Settings) -> None:
-    if not is_loopback(settings.bind):
+#: A secret key of fewer characters, or of fewer different ones, was not made at random.
+_KEY_CHARS = 32
+_KEY_DIFFERENT = 10
+#: What examples and templates have in the place of a secret.
+_EXAMPLES = ("django-insecure", "changeme", "change-me", "change_me", "example", "secret", "password")
+
+
+def _check_security(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuses what would let in everybody."""
+    if settings.auth == "open" and not is_loopback(settings.bind):
         raise ConfigurationError(
-            f"FAAS_BIND={settings.bind} listens beyond loopback, which needs tokens, and this version does not have "
-            "them yet: expected an address of this machine alone, such as 127.0.0.1"
+            f"FAAS_AUTH=open with FAAS_BIND={settings.bind} would run code for whoever reaches that address: expected"
+            " FAAS_AUTH=token, or an address of this machine alone, such as 127.0.0.1"
         )
-    if settings.auth == "token":
-        raise ConfigurationError("FAAS_AUTH=token needs tokens, which this version does not have yet: expected open")
+    if not settings.tokens:
+        return
+    if "*" in settings.allowed_hosts:
+        raise ConfigurationError("FAAS_ALLOWED_HOSTS=*: expected the names that users reach the web by")
+    key = settings.secret_key
+    if key and (
+        len(key) < _KEY_CHARS or len(set(key)) < _KEY_DIFFERENT or any(word in key.lower() for word in _EXAMPLES)
+    ):
+        raise ConfigurationError(
+            f"FAAS_SECRET_KEY=(not shown): expected {_KEY_CHARS} characters or more, made at random; without one, a"
+            " key is made and kept in the data folder"
+        )
+    for name in ("FAAS_DEBUG", "DJANGO_DEBUG"):
+        if environ.get(name, "").lower() not in ("", "0", "no", "false"):
+            raise ConfigurationError(
+                f"{name}={environ[name]}: pages that show the insides are not for where tokens are on"
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
+from everythingfaas import no_pickles
 from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import ConfigurationError, StoreUnavailable
 from everythingfaas.settings import MODES, Settings, dispatcher_address
@@ -73,6 +74,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        no_pickles.forbid()
         faas = settings.FAAS
         mode: str = options["mode"]
         slots: int = options["workers"] if mode == "local" else 0
