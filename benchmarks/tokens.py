@@ -15,13 +15,27 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from bench import load, stack
 from bench.client import Client
 from bench.functions import call, no_op
 from bench.report import machine, progress, save, table, warn_if_busy
+
+
+@dataclass(frozen=True)
+class Side:
+    url: str
+    token: str
+    web: int  #: its process
+
+    def cpu_s(self) -> float:
+        """What the web process has used so far."""
+        times = psutil.Process(self.web).cpu_times()
+        return float(times.user + times.system)
 
 
 def main() -> None:
@@ -33,7 +47,7 @@ def main() -> None:
     ):
         token = _token(closed)
         bodies = {url: asyncio.run(_prepare(url, header)) for url, header in ((bare.url, ""), (closed.url, token))}
-        without, with_one = (bare.url, ""), (closed.url, token)
+        without, with_one = Side(bare.url, "", bare.web), Side(closed.url, token, closed.web)
         rows = [_compare(options, connections, without, with_one, bodies) for connections in options.connections]
         rows.append(_statuses(options, without, with_one, bodies))
     print(table("Committed submits, and lookups of a status, without and with a token", rows))
@@ -43,38 +57,43 @@ def main() -> None:
 def _compare(
     options: argparse.Namespace,
     connections: int,
-    bare: tuple[str, str],
-    closed: tuple[str, str],
+    bare: Side,
+    closed: Side,
     bodies: dict[str, bytes],
 ) -> dict[str, Any]:
     progress(f"{connections} connections")
-    found: dict[str, list[float]] = {bare[0]: [], closed[0]: []}
+    found: dict[str, list[float]] = {bare.url: [], closed.url: []}
+    cpu: dict[str, list[float]] = {bare.url: [], closed.url: []}
     for number in range(options.rounds):
-        for url, token in (bare, closed) if number % 2 else (closed, bare):
+        for side in (bare, closed) if number % 2 else (closed, bare):
+            url, token, busy = side.url, side.token, side.cpu_s()
             took = load.post(
                 url, "/execute_function", bodies[url], connections=connections, seconds=options.seconds, token=token
             )
             if took["refused"] or took["lost"]:
                 raise RuntimeError(f"{took['refused']:.0f} were refused, {took['lost']:.0f} lost")
+            cpu[url].append((side.cpu_s() - busy) / took["requests"])
             found[url].append(took["requests"] / took["seconds"])
             asyncio.run(_drain(url, token, bodies[url]))
-    return _row(f"submit, {connections} connections", found[bare[0]], found[closed[0]])
+    return _row(f"submit, {connections} connections", bare, closed, found, cpu)
 
 
-def _statuses(
-    options: argparse.Namespace, bare: tuple[str, str], closed: tuple[str, str], bodies: dict[str, bytes]
-) -> dict[str, Any]:
+def _statuses(options: argparse.Namespace, bare: Side, closed: Side, bodies: dict[str, bytes]) -> dict[str, Any]:
     """One connection, one lookup after the other: nothing of the database, but for the first."""
     progress("status")
-    found: dict[str, list[float]] = {bare[0]: [], closed[0]: []}
-    tasks = {url: asyncio.run(_drain(url, token, bodies[url])) for url, token in (bare, closed)}
+    found: dict[str, list[float]] = {bare.url: [], closed.url: []}
+    cpu: dict[str, list[float]] = {bare.url: [], closed.url: []}
+    tasks = {side.url: asyncio.run(_drain(side.url, side.token, bodies[side.url])) for side in (bare, closed)}
     for number in range(options.rounds):
-        for url, token in (bare, closed) if number % 2 else (closed, bare):
-            found[url].append(_lookups(url, token, tasks[url], options.seconds))
-    return _row("status, 1 connection", found[bare[0]], found[closed[0]])
+        for side in (bare, closed) if number % 2 else (closed, bare):
+            busy = side.cpu_s()
+            asked = _lookups(side.url, side.token, tasks[side.url], options.seconds)
+            cpu[side.url].append((side.cpu_s() - busy) / asked)
+            found[side.url].append(asked / options.seconds)
+    return _row("status, 1 connection", bare, closed, found, cpu)
 
 
-def _lookups(url: str, token: str, task: str, seconds: float) -> float:
+def _lookups(url: str, token: str, task: str, seconds: float) -> int:
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     number, end = 0, time.perf_counter() + seconds
@@ -86,17 +105,24 @@ def _lookups(url: str, token: str, task: str, seconds: float) -> float:
             raise RuntimeError(f"a status answered {answer.status}")
         number += 1
     connection.close()
-    return number / seconds
+    return number
 
 
-def _row(what: str, bare: list[float], closed: list[float]) -> dict[str, Any]:
-    ratios = [before / after for before, after in zip(bare, closed, strict=True)]
+def _row(
+    what: str, bare: Side, closed: Side, per_s: dict[str, list[float]], cpu: dict[str, list[float]]
+) -> dict[str, Any]:
+    ratios = [before / after for before, after in zip(per_s[bare.url], per_s[closed.url], strict=True)]
+    cpu_ratios = [after / before for before, after in zip(cpu[bare.url], cpu[closed.url], strict=True)]
     return {
         "what": what,
-        "without/s": round(statistics.median(bare)),
-        "with/s": round(statistics.median(closed)),
+        "without/s": round(statistics.median(per_s[bare.url])),
+        "with/s": round(statistics.median(per_s[closed.url])),
         "ratio": round(statistics.median(ratios), 3),
-        "of rounds": f"{min(ratios):.3f} to {max(ratios):.3f}",
+        "of rounds": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        # Of the web process. It says something on a busy machine, too.
+        "without, µs of CPU": round(statistics.median(cpu[bare.url]) * 1e6),
+        "with, µs": round(statistics.median(cpu[closed.url]) * 1e6),
+        "CPU ratio": round(statistics.median(cpu_ratios), 3),
     }
 
 
