@@ -81,7 +81,7 @@ def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
     is longer than the average, the worker gives it back (`worker.session.STALL_S`).
 
     >>> prefetch(4, 0.5), prefetch(4, 0.2), prefetch(4, 0.001), prefetch(4, 0.001, turn_s=0.01)
-    (0, 4, 20, 140)
+    (0, 4, 20, 139)
     """
     ahead_s = max(PREFETCH_S, GATHER_MAX_S + PREFETCH_TURNS * turn_s)
     wanted = int(slots * ahead_s / max(run_s, 1e-6))
@@ -130,17 +130,22 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.due = math.inf  #: what the next turn waits for; infinite if for nothing
+        self._until = -math.inf
+
+    @property
+    def due(self) -> float:
+        """When the next turn may be, for who has to wake up for it; infinite if it may be now."""
+        return math.inf if self._until == -math.inf else self._until
 
     def answered(self, short: int, now: float) -> None:
         """A turn is over, and `short` attempts are at workers whose tasks are short."""
-        self.due = now + min(short * GATHER_S, GATHER_MAX_S)
+        self._until = now + min(short * GATHER_S, GATHER_MAX_S)
 
     def allows(self, short: int, now: float) -> bool:
         """Whether the next turn may be now, with so many of them left."""
-        if short and now < self.due:
+        if short and now < self._until:
             return False
-        self.due = math.inf
+        self._until = -math.inf  # it may be at any time, until the next one is over
         return True
 
 

@@ -36,6 +36,13 @@ def test_they_are_not_waited_for_longer_than_their_number_says() -> None:
     assert pace.due == math.inf  # nothing left to wake up for
 
 
+def test_when_the_time_is_over_it_stays_so_until_the_next_turn() -> None:
+    pace = Pace()
+    pace.answered(1, NOW)
+    assert pace.allows(1, NOW + 1)  # and there was nothing to write
+    assert pace.allows(1, NOW + 2)  # now there is
+
+
 def test_however_many_they_are_results_are_acknowledged_soon() -> None:
     pace = Pace()
     pace.answered(100_000, NOW)
