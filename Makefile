@@ -40,9 +40,11 @@ check: $(VENV)/.installed-dev ## Format, lint, types and imports
 test: $(VENV)/.installed-dev ## Everything that tests
 	$(BIN)/pytest
 
-chaos: $(VENV)/.installed-dev ## Let everything fail at random, and look whether it matters
-	$(BIN)/python -m tests.chaos.simulate --seeds 5000
-	$(BIN)/python -m tests.chaos.simulate_controls
+compose-test: $(VENV)/.installed-dev ## The appliance in containers, for real; SKIPPED where there is no engine
+	.ci/compose-test
+
+chaos: $(VENV)/.installed-dev ## Hostile functions, kills, real processes under faults; takes ten minutes
+	$(BIN)/python -m tests.chaos
 
 bench: install ## Measure an appliance of its own; takes three minutes
 	$(BIN)/python benchmarks/run.py
@@ -50,4 +52,4 @@ bench: install ## Measure an appliance of its own; takes three minutes
 clean: ## Remove what the targets above have made, but no data
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install up format check test chaos bench clean
+.PHONY: help install up format check test chaos compose-test bench clean

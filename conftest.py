@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.live", "tests.redis_fixture", "tests.web"]
+pytest_plugins = ["tests.live", "tests.redis_fixture", "tests.web", "tests.access"]

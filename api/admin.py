@@ -15,9 +15,15 @@ from django.shortcuts import render
 from django.utils.functional import cached_property
 
 from api import bulk
+from api.access import admin as access_admin
+from api.access.caller import sees_of
+from api.access.signals import record_all
 from api.models import Function, Task
 from api.pages import dashboard
+from api.v1.queries import seen
 from everythingfaas.status import State
+
+__all__ = ["FunctionAdmin", "TaskAdmin", "access_admin", "live"]
 
 #: Lists go back so many rows.
 FURTHEST = 10_000
@@ -67,7 +73,8 @@ class FunctionAdmin(ReadOnlyAdmin):
     search_fields = ("name__startswith",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Function]:
-        return super().get_queryset(request).defer("blob__data", "source", "policy")
+        rows = super().get_queryset(request).defer("blob__data", "source", "policy")
+        return seen(rows, sees_of(request))
 
     def view_on_site(self, obj: Function) -> str:
         return f"/functions/{obj.pk}/"
@@ -107,7 +114,8 @@ class TaskAdmin(ReadOnlyAdmin):
     actions = ("cancel", "run_again")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
-        return super().get_queryset(request).defer("function__source", "function__policy", "policy", "error")
+        rows = super().get_queryset(request)
+        return seen(rows, sees_of(request)).defer("function__source", "function__policy", "policy", "error")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -143,6 +151,7 @@ class TaskAdmin(ReadOnlyAdmin):
             }
             return render(request, "admin/confirm_cancel.html", context)
         done = bulk.cancel(ids)
+        record_all(request.user.get_username(), "cancel", ids)
         left = len(ids) - done.ended - done.asked
         said = f"{done.ended} cancelled, {done.asked} being ended"
         self.message_user(request, f"{said}, {left} had ended before." if left else f"{said}.")
@@ -152,6 +161,7 @@ class TaskAdmin(ReadOnlyAdmin):
     def run_again(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
         if ids := self._chosen(request, queryset):
             made = bulk.run_again(ids)
+            record_all(request.user.get_username(), "retry", ids)
             self.message_user(request, f"{len(made)} submitted anew.")
 
     def _chosen(self, request: HttpRequest, queryset: QuerySet[Task]) -> list[UUID]:

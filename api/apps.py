@@ -8,3 +8,8 @@ class ApiConfig(AppConfig):
 
     name = "api"
     verbose_name = "EverythingFaaS"
+
+    def ready(self) -> None:
+        from api.access import signals  # needs the models
+
+        signals.connect()

@@ -12,10 +12,12 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
+from api.access.caller import sees_of
 from api.live.lists import STATES, Filter
 from api.live.topics import TASK, WORKERS, topic_of
 from api.models import Attempt, Function, Task
 from api.pages import as_json, framed, look
+from api.v1.queries import seen
 
 #: Functions of a page.
 FUNCTIONS = 50
@@ -33,7 +35,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         return redirect("/tasks/")
     function = None
     if wanted.function is not None:
-        function = Function.objects.filter(id=wanted.function).only("id", "name").first()
+        function = seen(Function.objects.all(), sees_of(request)).filter(id=wanted.function).only("id", "name").first()
         if function is None:
             return _missing(request, "function", wanted.function, "/functions/")
     chosen = {"function": wanted.function} if wanted.function else {}
@@ -45,7 +47,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         request,
         "tasks",
         "Tasks",
-        view=_view(topic_of(wanted)),
+        view=_view(request, topic_of(wanted)),
         states=states,
         state=state,
         function=function,
@@ -57,7 +59,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
-    view = _view(f"{TASK}{task_id}") | {"id": str(task_id)}
+    view = _view(request, f"{TASK}{task_id}") | {"id": str(task_id)}
     found = view["parts"]["task"]
     if found is None:
         return _missing(request, "task", task_id, "/tasks/")
@@ -73,6 +75,9 @@ def output(request: HttpRequest, task_id: UUID) -> HttpResponse:
         number = int(request.GET.get("attempt", ""))
     except ValueError:
         raise Http404 from None
+    sees = sees_of(request)
+    if sees is not None and not seen(Task.objects.all(), sees).filter(id=task_id).exists():
+        raise Http404
     found = Attempt.objects.filter(task_id=task_id, attempt=number).values_list(
         "output_head", "output_tail", "output_dropped"
     )
@@ -92,7 +97,7 @@ def output(request: HttpRequest, task_id: UUID) -> HttpResponse:
 
 @require_safe
 def workers(request: HttpRequest) -> HttpResponse:
-    return render(request, "workers.html", framed(request, "workers", "Workers", view=_view(WORKERS)))
+    return render(request, "workers.html", framed(request, "workers", "Workers", view=_view(request, WORKERS)))
 
 
 @require_safe
@@ -100,7 +105,12 @@ def functions(request: HttpRequest) -> HttpResponse:
     """`/functions/?q=beginning&after=name,id`: by name, a page at a time along the index."""
     query = request.GET.get("q", "")
     after = request.GET.get("after", "")
-    rows = Function.objects.select_related("blob").defer("blob__data", "source", "policy").order_by("name", "id")
+    rows = (
+        seen(Function.objects.all(), sees_of(request))
+        .select_related("blob")
+        .defer("blob__data", "source", "policy")
+        .order_by("name", "id")
+    )
     if query:
         rows = rows.filter(name__gte=query, name__lt=query + "\U0010ffff")
     if after:
@@ -130,10 +140,11 @@ def functions(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def function(request: HttpRequest, function_id: UUID) -> HttpResponse:
-    found = Function.objects.select_related("blob").defer("blob__data").filter(id=function_id).first()
+    mine = seen(Function.objects.all(), sees_of(request))
+    found = mine.select_related("blob").defer("blob__data").filter(id=function_id).first()
     if found is None:
         return _missing(request, "function", function_id, "/functions/")
-    view = _view(topic_of(Filter(function=function_id)))
+    view = _view(request, topic_of(Filter(function=function_id)))
     return render(request, "function.html", framed(request, "functions", found.name, function=found, view=view))
 
 
@@ -146,16 +157,17 @@ def search(request: HttpRequest) -> HttpResponse:
     except ValueError:
         wanted = None
     if wanted is not None:
-        if Task.objects.filter(id=wanted).exists():
+        sees = sees_of(request)
+        if seen(Task.objects.all(), sees).filter(id=wanted).exists():
             return redirect(f"/tasks/{wanted}/")
-        if Function.objects.filter(id=wanted).exists():
+        if seen(Function.objects.all(), sees).filter(id=wanted).exists():
             return redirect(f"/functions/{wanted}/")
     return redirect(_link("/functions/", {"q": text} if text else {}))
 
 
-def _view(topic: str) -> dict[str, Any]:
+def _view(request: HttpRequest, topic: str) -> dict[str, Any]:
     """What a page's script is given."""
-    return {"topic": topic, "parts": as_json(look(topic))}
+    return {"topic": topic, "parts": as_json(look(request, topic))}
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -22,7 +22,6 @@ from uuid import UUID
 import msgspec
 from django.db.backends.utils import CursorWrapper
 
-#: Integers are told apart by size because PostgreSQL's COPY wants to know exactly.
 Kind = Literal["uuid", "small", "int", "big", "float", "bool", "text", "bytes"]
 #: The columns of a batch: their names, in the order of the tuples, and what they hold.
 Columns = Mapping[str, Kind]
@@ -125,6 +124,8 @@ _POSTGRESQL_TYPES: dict[Kind, str] = {
     "text": "text",
     "bytes": "bytea",
 }
+#: Bytes travel as they are, where the cursor leaves that to the driver.
+_FORMATS: dict[Kind, str] = {"bytes": "%b"}
 
 
 class PostgreSQL(Dialect):
@@ -134,7 +135,7 @@ class PostgreSQL(Dialect):
 
     def rows(self, columns: Columns, rows: Sequence[Row]) -> Source:
         arrays = [_array(kind, values) for kind, values in zip(columns.values(), zip(*rows, strict=True), strict=True)]
-        casts = ", ".join(f"%s::{_POSTGRESQL_TYPES[kind]}[]" for kind in columns.values())
+        casts = ", ".join(f"{_FORMATS.get(kind, '%s')}::{_POSTGRESQL_TYPES[kind]}[]" for kind in columns.values())
         return Source(f"unnest({casts}) AS v ({', '.join(columns)})", arrays)
 
     def update(self, columns: Columns, rows: Sequence[Row], *, where: str, changes: str, returning: str) -> Source:
@@ -155,11 +156,9 @@ class PostgreSQL(Dialect):
     def insert(self, cursor: CursorWrapper, table: str, columns: Columns, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
-        with cursor.db.wrap_database_errors, cursor.copy(statement) as copy:
-            copy.set_types([_POSTGRESQL_TYPES[kind] for kind in columns.values()])
-            for row in rows:
-                copy.write_row(row)
+        names = ", ".join(columns)
+        source = self.rows(columns, rows)
+        cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {source.sql}", source.params)
 
     def uuid(self, value: Any) -> UUID:
         uuid: UUID = value

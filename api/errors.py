@@ -2,7 +2,8 @@
 
     ApiError
     ├── InvalidRequest     400  the body is no JSON, or a field is missing, of the wrong type or no payload
-    ├── Forbidden          403  an unknown Host, or a page of somebody else's
+    ├── Unauthorized       401  no token, or one that is not let in
+    ├── Forbidden          403  a token of too small a scope, an unknown Host, or a page of somebody else's
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── Conflict           409  the same Idempotency-Key with another body
@@ -63,6 +64,14 @@ class ApiError(Exception):
 class InvalidRequest(ApiError):
     status = 400
     code = "invalid_request"
+
+
+class Unauthorized(ApiError):
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self, message: str = "this needs a token: send the header `Authorization: Bearer faas_…`") -> None:
+        super().__init__(message, headers={"WWW-Authenticate": 'Bearer realm="EverythingFaaS"'})
 
 
 class Forbidden(ApiError):

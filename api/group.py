@@ -1,10 +1,11 @@
 """Many callers, one thread: whatever has arrived while it was busy is its next turn.
 
 A `Group` stands between the event loop, where requests come in one by one, and a thread that is faster when
-it does many at once. Its batches form by themselves: of one when idle, of hundreds under load, and nothing
-waits for a batch to fill.
+it does many at once. Its batches form by themselves: of one when idle, of hundreds under load.
 
     ask(item) ──▶ deque ──▶ thread: _work(): take() what is there, do it ──▶ loop: one call answers them all
+
+Where a turn is dear, its first item waits a little for those that are expected (`gather_share`); a lone one never does.
 
 Items wait in the order in which they came, and being taken out of the deque, under the lock, decides what
 becomes of one: the thread takes it and its caller gets what came of it, however long that lasts; or its time
@@ -68,15 +69,23 @@ class Group(ABC, Generic[Item, Answer]):
     #: At most so many items, and so many bytes, are one turn. The first is taken whatever its size.
     turn_items = 1_000
     turn_bytes = 32 * 1024**2
+    #: Who has been answered may come again at once. So the first who waits for the next turn waits for as many as are
+    #: known of: for this share of what the last turn took, and so many seconds at most. Else two groups of callers
+    #: may take turns for ever, each waiting for the other's turn and then for its own.
+    gather_share = 0.0
+    gather_max_s = 0.005
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop, *, patience_s: float = PATIENCE_S) -> None:
         self._loop = loop
         self._patience_s = patience_s
         self._waiting: deque[Waiting[Item, Answer]] = deque()
         self._bytes = 0
-        self._resting = False  # the thread waits for something to do
+        self._wanted = 0  # the thread rests until so many wait
         self._stopping = False
         self._lock = threading.Lock()  # around the four above
+        self._expected = 0  # how many may wait soon; this and what follows belong to the thread
+        self._turn_s = 0.0
+        self._turn_ended_at = 0.0
         self._awake = threading.Event()
         self._open = 0  # asked and not yet answered; on the loop only
         self._quiet: list[asyncio.Future[None]] = []
@@ -101,7 +110,9 @@ class Group(ABC, Generic[Item, Answer]):
         with self._lock:
             self._waiting.append(waiting)
             self._bytes += size
-            wake, self._resting = self._resting, False
+            wake = 0 < self._wanted <= len(self._waiting)
+            if wake:
+                self._wanted = 0
         self._open += 1
         if wake:
             # At the end of this turn of the loop, so that what else arrives in it joins in.
@@ -121,6 +132,7 @@ class Group(ABC, Generic[Item, Answer]):
         """Answers what was asked, asks for no more, and ends the thread."""
         with self._lock:
             self._stopping = True
+        self._awake.set()  # nobody else comes
         await self.flush()
         self._awake.set()
         await asyncio.to_thread(self._thread.join)
@@ -201,19 +213,33 @@ class Group(ABC, Generic[Item, Answer]):
         """Returns when there is something to do: False if there never will be."""
         while True:
             with self._lock:
-                if self._waiting:
+                wait_s = self._gathers_for()
+                self._wanted = 0
+                if wait_s <= 0:
                     return True
                 if self._stopping:
                     return False
-                self._resting = True
-            if not self._awake.wait(IDLE_S):
+                self._wanted = self._expected if self._waiting else 1
+            if not self._awake.wait(min(wait_s, IDLE_S)) and wait_s > IDLE_S:
                 self._awake.wait()
                 self._drop_if_broken()
             self._awake.clear()
 
+    def _gathers_for(self) -> float:
+        """How many seconds those who wait would wait for others to join in; infinite while nobody waits."""
+        if not self._waiting:
+            return math.inf
+        gather_s = min(self.gather_share * self._turn_s, self.gather_max_s)
+        is_full = len(self._waiting) >= self._expected or self._bytes >= self.turn_bytes
+        if is_full or not gather_s or self._stopping:
+            return 0.0
+        first_at = self._waiting[0].deadline - self._patience_s
+        return max(first_at, self._turn_ended_at) + gather_s - time.monotonic()
+
     def _turn(self) -> None:
         taken: list[Waiting[Item, Answer]] = []
         answers: Sequence[Answer | Exception]
+        began = time.monotonic()
         try:
             answers = self._work(taken)
         except BROKEN as exc:
@@ -225,6 +251,9 @@ class Group(ABC, Generic[Item, Answer]):
             log.exception("%s: unexpected", self._thread.name)
             taken = taken or self.take()
             answers = [exc] * len(taken)
+        self._turn_ended_at = time.monotonic()
+        self._turn_s = self._turn_ended_at - began
+        self._expected = min(len(taken) + len(self._waiting), self.turn_items)
         if taken:
             self._loop.call_soon_threadsafe(self._answer, taken, answers)
 

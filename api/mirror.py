@@ -5,6 +5,7 @@
                      instead of within a second.
     faas:done        channel: these tasks have ended, 16 bytes of id each. Who waits for one looks at once.
     faas:news        channel: something else that pages show has changed
+    faas:access      channel: tokens, users or quotas have changed
     faas:log:{id}    stream: what a running task prints; capped, lives for an hour, and for a minute after its end
     faas:log         channel: these tasks have printed something, 16 bytes of id each
 
@@ -29,6 +30,7 @@ from typing import Final
 from uuid import UUID
 
 import hiredis
+from msgspec import Struct
 
 from api.redis_commands import TIMEOUT_S, Command, RedisUnavailable
 from api.redis_link import RedisLink
@@ -40,6 +42,7 @@ BELL: Final = "faas:bell"
 DONE: Final = "faas:done"
 NEWS: Final = "faas:news"
 LOG_CHANNEL: Final = "faas:log"
+ACCESS: Final = "faas:access"
 
 #: What is published on the bell.
 NEW_WORK: Final = b""
@@ -91,8 +94,7 @@ end
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What a row said after a commit: its attempt, and the contract's word for its state."""
 
     task: UUID
@@ -170,6 +172,11 @@ def announce(tasks: Iterable[UUID]) -> list[Command]:
 def tell_news() -> Command:
     """Tells pages that something has changed."""
     return ("PUBLISH", NEWS, b"")
+
+
+def tell_access() -> Command:
+    """Tells web processes to look again who is let in."""
+    return ("PUBLISH", ACCESS, b"")
 
 
 def log_key(task: UUID) -> str:

@@ -8,6 +8,7 @@
     Dispatcher                        who has claimed tasks, and until when it is believed alive
     Counter, Rollup                   what the pages show instead of counting the table
     Instance                          one row: the generation, raised whenever a backup was restored
+    Token, Ticket, Quota, AuditEntry  who may do what, and who did: see `api.access`
 
 States change in `api.moves` alone. The ORM is for reading, for forms and for the rows that nobody fights over.
 """
@@ -29,6 +30,8 @@ from everythingfaas.status import Event, Outcome, State, sources
 
 #: The row of `Queue` that says "any Python".
 ANY_QUEUE = 1
+#: The number of the user whom the migrations make, `local`.
+FIRST_USER = 1
 #: Name of the user who owns everything while no tokens are asked for.
 LOCAL_USER = "local"
 
@@ -228,6 +231,9 @@ class Task(models.Model):
             # either most of the table or stand in an index above.
             models.Index(fields=["id"], name="task_failed", condition=_in((State.FAILED,))),
             models.Index(fields=["retry_of"], name="task_retries", condition=Q(retry_of__isnull=False)),
+            # Lists of one owner's tasks. The first user, `local`, is not in it, so that it costs nothing while
+            # everything is theirs.
+            models.Index(fields=["owner", "id"], name="task_owner", condition=Q(owner__gt=FIRST_USER)),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(
@@ -351,3 +357,34 @@ class Instance(models.Model):
 
     def __str__(self) -> str:
         return f"generation {self.generation}"
+
+
+# At the end, for they need nothing of the above.
+from api.access.models import AuditEntry, Quota, Ticket, Token  # noqa: E402
+
+__all__ = [
+    "ANY_QUEUE",
+    "FIRST_USER",
+    "LOCAL_USER",
+    "Attempt",
+    "AuditEntry",
+    "Blob",
+    "Codec",
+    "Counter",
+    "Dispatcher",
+    "Function",
+    "Instance",
+    "Payload",
+    "Queue",
+    "Quota",
+    "Result",
+    "Rollup",
+    "Series",
+    "Task",
+    "Ticket",
+    "Token",
+    "new_id",
+    "outcome_choices",
+    "series_choices",
+    "state_choices",
+]

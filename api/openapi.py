@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.generators import SchemaGenerator
@@ -46,7 +47,7 @@ class Schema(APIView):
 
 def docs(request: HttpRequest) -> HttpResponse:
     """`GET /api/docs/`: the same for people. Swagger UI needs nothing that our policy for all pages does not allow."""
-    return render(request, "api_docs.html")
+    return render(request, "api_docs.html", {"tokens": settings.FAAS.tokens})
 
 
 @cache
@@ -102,6 +103,11 @@ class _Greeting(serializers.Serializer[Any]):
     endpoints = serializers.ListField(child=serializers.CharField())
 
 
+class _Ticket(serializers.Serializer[Any]):
+    ticket = serializers.CharField(help_text="offer `faas.ticket.` and this as a subprotocol of the WebSocket `/live`")
+    expires_s = serializers.IntegerField()
+
+
 class _Health(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["ok"])
 
@@ -123,6 +129,7 @@ for _serializer in (
     _Status,
     _Result,
     _Greeting,
+    _Ticket,
     _Health,
     _Readiness,
 ):
@@ -146,7 +153,9 @@ _PAGE = (
 
 _REFUSALS = {
     400: "the body is no JSON, or a field is missing, wrong, or no payload",
-    404: "there is none",
+    401: "no token, or one that is not let in; only where tokens are on",
+    403: "the token has not the scope for this; or the request comes from a page of somebody else's",
+    404: "there is none, or it is somebody else's",
     409: "the same Idempotency-Key came with another body",
     413: "the body is too large",
     415: "the body is not `application/json`",
@@ -161,7 +170,7 @@ def _wait(what: str) -> OpenApiParameter:
 
 def _answers(success: dict[int, Any], *refusals: int, **other: str) -> dict[int, Any]:
     """`success` by status, and how the call may be refused; `s409="…"` says another reason than usually."""
-    said = {code: other.get(f"s{code}", _REFUSALS[code]) for code in (*refusals, 503)}
+    said = {code: other.get(f"s{code}", _REFUSALS[code]) for code in (*refusals, 401, 403, 503)}
     return success | {code: OpenApiResponse(ErrorSerializer, description=text) for code, text in said.items()}
 
 
@@ -215,7 +224,11 @@ _describe(
 _describe(
     contract.Home,
     _SERVICE,
-    get={"operation_id": "greeting", "summary": "Who is here; a browser gets a page", "responses": {200: _Greeting}},
+    get={
+        "operation_id": "greeting",
+        "summary": "Who is here; a browser gets a page",
+        "responses": _answers({200: _Greeting}),
+    },
 )
 _describe(contract.Health, _SERVICE, get={"operation_id": "health", "summary": "It lives", "responses": {200: _Health}})
 _describe(
@@ -330,5 +343,15 @@ _describe(
         "operation_id": "list_workers",
         "summary": "Dispatchers and their workers",
         "responses": _answers({200: WorkersSerializer}),
+    },
+)
+_describe(
+    v1.Tickets,
+    _SERVICE,
+    post={
+        "operation_id": "make_ticket",
+        "summary": "What opens one WebSocket, once, within seconds",
+        "request": None,
+        "responses": _answers({201: _Ticket}, 400, s400="the body is no JSON"),
     },
 )

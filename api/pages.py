@@ -11,6 +11,7 @@ from django.db import connection
 from django.http import HttpRequest
 from rest_framework.request import Request
 
+from api.access.caller import caller_of, sees_of
 from api.live.topics import OVERVIEW, Memory, Parts, Sight
 from api.models import LOCAL_USER
 from everythingfaas import __version__
@@ -36,20 +37,21 @@ def framed(request: HttpRequest | Request, here: str, title: str, **more: Any) -
         "version": __version__,
         "mode": settings.FAAS.mode,
         "url": request.build_absolute_uri("/").rstrip("/"),
-        "who": LOCAL_USER,
+        "who": caller_of(request).name if settings.FAAS.tokens else LOCAL_USER,
+        "tokens": settings.FAAS.tokens,
         **more,
     }
 
 
-def look(topic: str) -> Parts:
-    """What there is of a topic now."""
+def look(request: HttpRequest | Request, topic: str) -> Parts:
+    """What there is of a topic now, for whoever asks."""
     with connection.cursor() as cursor:
-        return Sight(cursor, Memory(), time.time()).of(topic)
+        return Sight(cursor, Memory(), time.time()).of(topic, sees_of(request))
 
 
 def dashboard(request: HttpRequest | Request) -> dict[str, Any]:
     """For people: the context of ``dashboard.html``."""
-    parts = look(OVERVIEW)
+    parts = look(request, OVERVIEW)
     counts: dict[str, int] = parts["counts"]
     empty = not any(counts[state.name.lower()] for state in State)
     view = {"topic": OVERVIEW, "parts": as_json(parts)}

@@ -11,8 +11,9 @@ import asyncio
 import hashlib
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,9 +21,12 @@ from django.conf import settings
 from django.core.exceptions import RequestAborted
 
 from api import health, moves, policy
+from api.access.audit import Audit
+from api.access.caller import KEY, Caller, everybody, local_owner
+from api.access.gate import Gate
+from api.access.quotas import Ledger
 from api.canceller import Canceller
-from api.errors import Conflict, NotFound
-from api.functions import local_owner
+from api.errors import Conflict, NotFound, Unauthorized
 from api.live.hub import Hub
 from api.mirror import BELL, DONE, NEWS, Entry, Mirror
 from api.models import new_id
@@ -39,6 +43,8 @@ from everythingfaas.status import contract_state
 
 #: The longest that a client may wait for a result with one request, in seconds.
 MAX_WAIT_S = 60.0
+#: The owners of so many tasks are remembered, that a mirror, which does not say whose it is, can be believed.
+KEPT_OWNERS = 20_000
 
 
 class Outcome(NamedTuple):
@@ -65,13 +71,22 @@ class Services:
         name = f"{socket.gethostname()}:{faas.port}"
         self.writer = Writer(loop, Tally(f"web:{name}"[:64]), self._committed)
         self.canceller = Canceller(loop, Tally(f"cancel:{name}"[:64]), self._cancelled)
-        self._owner: int | None = None
+        self._everybody: Caller | None = None
+        self._owners: OrderedDict[UUID, int] = OrderedDict()
+        self.gate: Gate | None = None
+        if faas.tokens:
+            self._audit = Audit(loop)
+            self._ledger = Ledger(self.reader, loop.time)
+            self.gate = Gate(loop, self.reader, self.subscription, self._audit)
 
     async def close(self) -> None:
         """Answers what waits, writes what was accepted, and closes everything."""
         await self.let_go()
         await self.writer.close()
         await self.canceller.close()
+        if self.gate is not None:
+            await self.gate.close()
+            await self._audit.close()
         await self.reader.close()
         await self.subscription.close()
         await self.link.close()
@@ -85,21 +100,53 @@ class Services:
         """Refuses what waits to be written or read: there is no time left."""
         self.writer.abandon()
         self.canceller.abandon()
+        if self.gate is not None:
+            self._audit.abandon()
         self.reader.abandon()
 
+    async def caller(self, scope: Mapping[str, Any]) -> Caller:
+        """Who sent the request of `scope`.
+
+        Raises:
+            Unauthorized: tokens are on, and nobody has looked for one.
+        """
+        found: Caller | None = scope.get(KEY)
+        if found is not None:
+            return found
+        if self.gate is not None:
+            raise Unauthorized
+        if self._everybody is None:
+            self._everybody = everybody(await self.reader.call(lambda _: local_owner()))
+        return self._everybody
+
+    def note(self, caller: Caller, scope: Mapping[str, Any], action: str, target: str) -> None:
+        """Writes into the audit log, while tokens are on, what somebody has done."""
+        if self.gate is not None:
+            self._audit.note(caller, scope, action, target)
+
+    def count(self, caller: Caller, scope: Mapping[str, Any], action: str) -> None:
+        """The same for what is done too often for a row each."""
+        if self.gate is not None:
+            self._audit.count(caller, scope, action)
+
     async def execute(
-        self, function_id: str, payload: str, idempotency_key: str | None, of_task: bytes | None = None
+        self,
+        caller: Caller,
+        function_id: str,
+        payload: str,
+        idempotency_key: str | None,
+        of_task: bytes | None = None,
     ) -> UUID:
         """Accepts a task: returns its id after the commit that holds it. `of_task` is its policy, in JSON.
 
         Raises:
-            NotFound: there is no such function.
+            NotFound: there is no such function, or the caller does not see it.
             InvalidPayload: `payload` is not base64 of a pickle.
             InvalidRequest: `of_task` is no policy, or contradicts that of the function.
             Conflict: the key came before, with another function or payload.
             StoreUnavailable: it is not accepted.
         """
-        function = await self.function(function_id)
+        function = await self.function(caller, function_id)
         raw = decode(payload)
         check_arguments(raw)
         body_hash = None
@@ -108,7 +155,7 @@ class Services:
             body_hash = hashlib.sha256(function.id.bytes + raw + said).hexdigest()
         submission = Submission(
             id=new_id(),
-            owner=await self.owner(),
+            owner=caller.user,
             function=function.id,
             payload=raw,
             created=time.time(),
@@ -118,38 +165,48 @@ class Services:
         )
         if function.policy is not None or of_task is not None:
             submission = _with_policy(submission, policy.columns(function.policy, of_task))
-        return await self.submit(submission)
+        return await self.submit(caller, submission)
 
-    async def submit(self, submission: Submission) -> UUID:
+    async def submit(self, caller: Caller, submission: Submission) -> UUID:
         """The id of the task that there is after the commit: an earlier one's, if its Idempotency-Key came before.
 
         Raises:
             Conflict: the key came before, with another body.
+            TooMany: the caller has as much as they may.
             StoreUnavailable: it is not accepted.
         """
+        if self.gate is not None:
+            await self._ledger.check(caller, len(submission.payload))
         accepted = await self.writer.submit(submission)
         if accepted.conflict:
             raise Conflict("this Idempotency-Key came before, with another body", field="Idempotency-Key")
+        if self.gate is not None:
+            self._remember(accepted.id, submission.owner)
         return accepted.id
 
-    async def function(self, function_id: str) -> FunctionView:
-        """Raises NotFound unless there is one, and it is the caller's."""
+    async def function(self, caller: Caller, function_id: str) -> FunctionView:
+        """Raises NotFound unless there is one, and the caller sees it."""
         found = await self.reader.function(parse_id(function_id, "function"))
-        if found is None or found.owner != await self.owner():
+        if found is None or not caller.may_see(found.owner):
             raise no_such("function", function_id)
         return found
 
-    async def outcome(self, task_id: UUID, *, with_result: bool = True) -> Outcome:
-        """Raises NotFound unless there is such a task, and it is the caller's."""
-        ending = await self.mirror.ending(task_id, with_result=with_result)
-        if ending is not None and (ending.result is not None or not with_result):
-            return Outcome(ending.state, True, ending.result or b"")
+    async def outcome(self, caller: Caller, task_id: UUID, *, with_result: bool = True) -> Outcome:
+        """Raises NotFound unless there is such a task, and the caller sees it."""
+        if self.gate is None or self._is_known(caller, task_id):
+            ending = await self.mirror.ending(task_id, with_result=with_result)
+            if ending is not None and (ending.result is not None or not with_result):
+                return Outcome(ending.state, True, ending.result or b"")
         view = await self.reader.task(task_id)
-        if view is None or view.owner != await self.owner():
+        if view is None or not caller.may_see(view.owner):
             raise no_such("task", str(task_id))
+        if self.gate is not None:
+            self._remember(task_id, view.owner)
         return Outcome(contract_state(view.state, begun=view.begun), view.state.is_terminal, view.result or b"")
 
-    async def outcome_within(self, task_id: UUID, wait_s: float, gone: Callable[[], Awaitable[None]]) -> Outcome:
+    async def outcome_within(
+        self, caller: Caller, task_id: UUID, wait_s: float, gone: Callable[[], Awaitable[None]]
+    ) -> Outcome:
         """The outcome once the task has ended, or as it is after `wait_s`, or when this process stops.
 
         Raises:
@@ -162,7 +219,7 @@ class Services:
             while True:
                 woken = self.waiters.wait(task_id)  # before looking, so that no end falls between the two
                 try:
-                    outcome = await self.outcome(task_id)
+                    outcome = await self.outcome(caller, task_id)
                     remaining = deadline - self.loop.time()
                     if outcome.has_ended or remaining <= 0 or self.waiters.closed:
                         return outcome
@@ -174,11 +231,25 @@ class Services:
         finally:
             left.cancel()
 
-    async def owner(self) -> int:
-        """Whose everything is while no tokens are asked for. Read once."""
-        if self._owner is None:
-            self._owner = await self.reader.call(lambda _: local_owner())
-        return self._owner
+    async def sees_task(self, caller: Caller, task_id: UUID) -> bool:
+        """Whether there is such a task, and the caller sees it."""
+        if caller.sees is None or self._is_known(caller, task_id):
+            return True
+        view = await self.reader.task(task_id)
+        if view is None or not caller.may_see(view.owner):
+            return False
+        self._remember(task_id, view.owner)
+        return True
+
+    def _is_known(self, caller: Caller, task_id: UUID) -> bool:
+        """Whether the task is known to be one that the caller sees."""
+        owner = self._owners.get(task_id)
+        return caller.sees is None or (owner is not None and owner in caller.sees)
+
+    def _remember(self, task_id: UUID, owner: int) -> None:
+        self._owners[task_id] = owner
+        if len(self._owners) > KEPT_OWNERS:
+            self._owners.popitem(last=False)
 
     async def readiness(self) -> health.Readiness:
         return await health.readiness(self.reader, redis_is_up=self.link.connected)

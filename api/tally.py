@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from django.db.backends.utils import CursorWrapper
@@ -157,12 +158,16 @@ def absorb(cursor: CursorWrapper, writer: str) -> None:
         cursor.execute(f"DELETE FROM {table} WHERE writer = %s", [writer])
 
 
-def totals(cursor: CursorWrapper, owner: int | None = None) -> dict[State, int]:
-    """How many tasks there are in each state, of one owner or of all."""
-    where, params = ("", []) if owner is None else ("WHERE owner_id = %s", [owner])
-    cursor.execute(f"SELECT state, sum(count) FROM api_counter {where} GROUP BY state", params)
+def totals(cursor: CursorWrapper, owners: Collection[int] | None = None) -> dict[State, int]:
+    """How many tasks there are in each state, of these owners or of all."""
+    where = "" if owners is None else f"WHERE {_owned_by(owners)}"
+    cursor.execute(f"SELECT state, sum(count) FROM api_counter {where} GROUP BY state")
     found = {State(state): int(count) for state, count in cursor.fetchall()}
     return {state: found.get(state, 0) for state in State}
+
+
+def _owned_by(owners: Collection[int]) -> str:
+    return f"owner_id IN ({', '.join(f'{owner:d}' for owner in sorted(owners))})"
 
 
 @dataclass(slots=True)
@@ -191,19 +196,19 @@ class Histogram:
 
 
 def history(
-    cursor: CursorWrapper, since: float, until: float, owner: int | None = None, *, step_s: int = 60
+    cursor: CursorWrapper, since: float, until: float, owners: Collection[int] | None = None, *, step_s: int = 60
 ) -> dict[int, dict[Series, Histogram]]:
     """What happened from `since` until `until`, by the start of each step in seconds since 1970.
 
     Steps are whole minutes, and begin at multiples of `step_s`; in one without an entry nothing happened.
     """
     minutes = max(1, step_s // 60)
-    condition, params = ("", []) if owner is None else (" AND owner_id = %s", [owner])
+    condition = "" if owners is None else f" AND {_owned_by(owners)}"
     cursor.execute(
         f"""
         SELECT minute - minute %% {minutes:d} AS step, series, bucket, sum(count), sum(total_s)
         FROM api_rollup WHERE minute >= %s AND minute < %s{condition} GROUP BY step, series, bucket""",
-        [int(since // 60), math.ceil(until / 60), *params],
+        [int(since // 60), math.ceil(until / 60)],
     )
     steps: dict[int, dict[Series, Histogram]] = {}
     for step, series, bucket, count, total_s in cursor.fetchall():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import msgspec
 from django.http import HttpResponse
@@ -13,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api import pages
+from api.access.caller import caller_of
 from api.codec import JsonRenderer, decode
 from api.functions import register
 from api.lean import LeanRequest, LeanView, answer
@@ -31,7 +33,8 @@ class RegisterFunction(APIView):
     def post(self, request: Request) -> Response:
         serializer = RegisterSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        function = register(**serializer.validated_data)
+        caller = caller_of(request._request)  # noqa: SLF001  # where the scope is
+        function = register(caller, **serializer.validated_data)
         return Response({"function_id": str(function)}, status=201)
 
 
@@ -50,7 +53,9 @@ class ExecuteFunction(LeanView):
     async def post(self, request: LeanRequest) -> HttpResponse:
         call = decode(_EXECUTE_CALL, request.body)
         of_task = None if isinstance(call.policy, msgspec.UnsetType) else bytes(call.policy)
-        task = await services().execute(call.function_id, call.payload, idempotency_key(request), of_task)
+        caller = await services().caller(request.scope)
+        task = await services().execute(caller, call.function_id, call.payload, idempotency_key(request), of_task)
+        services().count(caller, request.scope, "submit")
         return answer(201, {"task_id": str(task)})
 
 
@@ -59,7 +64,7 @@ class TaskStatus(LeanView):
 
     async def get(self, request: LeanRequest, task_id: str) -> HttpResponse:
         task = parse_id(task_id, "task")
-        outcome = await services().outcome(task, with_result=False)
+        outcome = await services().outcome(await services().caller(request.scope), task, with_result=False)
         return answer(200, {"task_id": str(task), "status": outcome.status})
 
 
@@ -69,10 +74,11 @@ class TaskResult(LeanView):
     async def get(self, request: LeanRequest, task_id: str) -> HttpResponse:
         task = parse_id(task_id, "task")
         patience = wait_s(request)
+        caller = await services().caller(request.scope)
         if patience:
-            outcome = await services().outcome_within(task, patience, request.gone)
+            outcome = await services().outcome_within(caller, task, patience, request.gone)
         else:
-            outcome = await services().outcome(task)
+            outcome = await services().outcome(caller, task)
         raw = outcome.result
         if len(raw) > LARGE_BYTES:
             text = await asyncio.to_thread(serialize.encode, raw)
@@ -84,12 +90,16 @@ class TaskResult(LeanView):
 class Health(LeanView):
     """`GET /healthz`: this process answers. Nothing else is asked, so that it is not restarted for others' faults."""
 
+    needs: ClassVar[dict[str, tuple[str, ...]]] = {}  # public
+
     async def get(self, request: LeanRequest) -> HttpResponse:
         return answer(200, {"status": "ok"})
 
 
 class Ready(LeanView):
     """`GET /readyz`: whether tasks can be accepted and are worked on."""
+
+    needs: ClassVar[dict[str, tuple[str, ...]]] = {}  # public
 
     async def get(self, request: LeanRequest) -> HttpResponse:
         readiness = await services().readiness()

@@ -17,6 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeAlias, TypeGuard
 
@@ -27,6 +28,7 @@ from api import moves
 from api.errors import OutcomeUnknown
 from api.group import BROKEN, PATIENCE_S, Group, Waiting, one_line
 from api.moves import Accepted, Submission
+from api.pipeline import pipelined_cursor
 from api.tally import Tally
 
 log = logging.getLogger("api.writer")
@@ -34,6 +36,7 @@ log = logging.getLogger("api.writer")
 Rows: TypeAlias = Sequence[Waiting[Submission, Accepted]]
 Answers: TypeAlias = Sequence[Accepted | Exception]
 Submit: TypeAlias = Callable[[CursorWrapper, list[Submission]], Answers]
+OpenCursor: TypeAlias = Callable[[], AbstractContextManager[CursorWrapper]]
 
 #: What a row takes beside its payload, roughly.
 ROW_BYTES = 500
@@ -45,6 +48,8 @@ UNKNOWN = "the database was lost while it committed; whether task {} was accepte
 
 class Writer(Group[Submission, Accepted]):
     """Accepts tasks for callers on the event loop."""
+
+    gather_share = 0.25
 
     def __init__(
         self,
@@ -82,24 +87,24 @@ class Writer(Group[Submission, Accepted]):
     def _work(self, taken: list[Waiting[Submission, Accepted]]) -> Answers:
         try:
             try:
-                return self._transact(taken, moves.submit)
+                return self._transact(taken, moves.submit, pipelined_cursor)
             except Exception as exc:
                 if isinstance(exc, BROKEN) or len(taken) < 2:
                     raise
                 log.warning("one of %d rows cannot be written: %r", len(taken), exc)
-                return self._transact(taken, _one_by_one)
+                return self._transact(taken, _one_by_one, connection.cursor)
         except BROKEN as exc:
             if not self._at_commit:
                 raise
             log.warning("the database was lost while it committed %d rows: %s", len(taken), one_line(exc))
             return self._settle(taken)
 
-    def _transact(self, taken: list[Waiting[Submission, Accepted]], submit: Submit) -> Answers:
+    def _transact(self, taken: list[Waiting[Submission, Accepted]], submit: Submit, cursor_for: OpenCursor) -> Answers:
         """All of one batch in one transaction. Takes it first, unless this is another try."""
         self._at_commit = False
         try:
             with transaction.atomic():
-                with connection.cursor() as cursor:
+                with cursor_for() as cursor:
                     if not taken:
                         taken.extend(self.take())
                     answers = submit(cursor, [waiting.item for waiting in taken])
@@ -131,7 +136,7 @@ class Writer(Group[Submission, Accepted]):
         while True:
             connection.close()
             try:
-                return self._transact(taken, partial(moves.submit, again=True))
+                return self._transact(taken, partial(moves.submit, again=True), pipelined_cursor)
             except BROKEN as exc:
                 log.warning("the outcome of a commit is not known yet: %s", one_line(exc))
             if time.monotonic() > patience:

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
 def _prepare(settings: Settings, folder: DataFolder, then: str | None) -> Appliance:
     check_ports(settings)
     plan = build_plan(settings, folder, then)
-    if not is_loopback(settings.listen):
+    if not is_loopback(settings.listen) and not settings.tokens:
         tell(
             f"faas: warning: listens on {settings.listen} without tokens; whoever reaches that address can run "
             "code here"

@@ -38,6 +38,7 @@ class ProcessSpec:
     role: Role = Role.SERVICE
     stop_rank: int = 0  #: the lower ranks are stopped, and gone, first
     stop_share: float = 1.0  #: of the time for stopping, relative to the other ranks
+    speaks: bool = False  #: to the user, whatever its role; else what it says goes into a log
     farewell: Callable[[], None] | None = None  #: called after SIGTERM, for who listens to something faster
 
 

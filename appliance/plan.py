@@ -11,11 +11,13 @@ from dataclasses import replace
 from appliance.folder import DataFolder
 from appliance.lifecycle import ProcessSpec, Role
 from appliance.valkey import choose_socket, say_goodbye, server_command
-from everythingfaas.settings import Settings, as_environment, authority, dispatcher_address, variable
+from everythingfaas.settings import Settings, as_environment, dispatcher_address, variable
 
 # -P keeps the folder that the user stands in off our own processes' path: a file of theirs called worker.py or
 # api/ is meant for their functions, and must not be what we import.
 _PYTHON = (sys.executable, "-P")
+#: The command line, wherever it is installed.
+_FAAS = "from everythingfaas.cli import main; main()"
 #: In the folder of keys: the key of the worker that is started beside the dispatcher.
 OWN_KEY = "local.key"
 #: Settings that a worker process is told.
@@ -34,7 +36,8 @@ def build_plan(settings: Settings, folder: DataFolder, then: str | None) -> list
     if not settings.redis_url:
         redis = [_redis(folder)]
         environ["FAAS_REDIS_URL"] = settings.redis_address
-    plan = [*redis, _migrate(environ), _web(environ), _dispatcher(settings, environ)]
+    first = [_first_administrator(environ)] if settings.tokens else []
+    plan = [*redis, _migrate(environ), *first, _web(environ), _dispatcher(settings, environ)]
     if settings.mode != "local":
         if not settings.dispatcher_is_private:
             plan.insert(len(redis), _worker_key(settings, environ))
@@ -71,6 +74,12 @@ def _migrate(environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec("migrate", command, environ, Role.STEP)
 
 
+def _first_administrator(environ: Mapping[str, str]) -> ProcessSpec:
+    """Shows once what the first administrator comes in by, and never writes it into a log."""
+    command = (*_PYTHON, "-c", _FAAS, "token", "first")
+    return ProcessSpec("first-administrator", command, environ, Role.STEP, speaks=True)
+
+
 def _web(environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec("web", (*_PYTHON, "-m", "faas_project.serve"), environ, stop_share=3)
 
@@ -88,8 +97,7 @@ def _dispatcher(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
 
 def _worker_key(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
     key = settings.keys_folder / OWN_KEY
-    script = "from everythingfaas.cli import main; main()"
-    command = (*_PYTHON, "-c", script, "worker-key", "create", "local", "--file", str(key), "--if-missing")
+    command = (*_PYTHON, "-c", _FAAS, "worker-key", "create", "local", "--file", str(key), "--if-missing")
     return ProcessSpec("worker-key", command, environ, Role.STEP)
 
 
@@ -107,7 +115,7 @@ def _worker(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
 
 def _probe(settings: Settings, environ: Mapping[str, str]) -> ProcessSpec:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104 -- the reverse
-    where = (host, str(settings.port), authority(settings.bind, settings.port))
+    where = (host, str(settings.port), settings.address)
     return ProcessSpec("readiness", (*_PYTHON, "-m", "appliance.await_ready", *where), environ, Role.PROBE)
 
 

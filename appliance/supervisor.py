@@ -88,7 +88,7 @@ class Supervisor:
         selector.register(self._wake, selectors.EVENT_READ, self._on_signals)
         selector.register(self._guard, selectors.EVENT_READ, self._on_front_gone)
         for spec in self._specs.values():
-            if spec.role not in _SPEAKERS:
+            if spec.role not in _SPEAKERS and not spec.speaks:
                 reader, writer = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(reader, False)
                 output = _Output(reader, writer, RotatingLog(self._folder.log / f"{spec.name}.log"))

@@ -31,6 +31,7 @@ from django.db import (
 from api import moves
 from api.mirror import MAX_RESULT_BYTES, SyncMirror
 from api.models import Instance
+from api.pipeline import pipelined_cursor
 from api.tally import Tally
 from api.waiting import connected_pythons
 from dispatcher.policies import as_cancelled, is_loss, share_out
@@ -125,19 +126,21 @@ class DjangoStore:
             self._look_for_lapsed(answer)
             if exchange.writes_nothing and not self._anything_to_do(exchange, now):
                 return answer
-        with transaction.atomic(), connection.cursor() as cursor:
+        # What needs no database is done before: others wait for the end of the transaction.
+        begins = [_begun(item, now) for item in exchange.begun]
+        releases = [_released(item, now) for item in exchange.released]
+        with transaction.atomic(), pipelined_cursor() as cursor:
             if exchange.renew:
                 snapshot = json.dumps(exchange.snapshot or [])
                 answer.lease_lost = not moves.renew_lease(
                     cursor, self._dispatcher, self._epoch, LEASE_S, snapshot, exchange.slots
                 )
-            begun = moves.begin(cursor, [_begun(item, now) for item in exchange.begun], self._dispatcher)
+            begun = moves.begin(cursor, begins, self._dispatcher)
             if any(map(is_loss, exchange.ended)):
                 self._cancel_losses(cursor, exchange)
             ended = moves.end(cursor, [_ended(item, now) for item in exchange.ended], self._dispatcher)
             self._count_closed(ended)
-            released = [_released(item, now) for item in exchange.released]
-            reopened, dropped = moves.release(cursor, released, now, self._dispatcher)
+            reopened, dropped = moves.release(cursor, releases, now, self._dispatcher)
             if len(ended) + len(reopened) + len(dropped) < len(exchange.ended) + len(exchange.released):
                 changed = {item.task for item in (*ended, *dropped)} | {item.task for item in reopened}
                 self._look_elsewhere(cursor, exchange, changed, answer)
@@ -296,14 +299,18 @@ class DjangoStore:
     def _announce(
         self, exchange: Exchange, begun: set[UUID], ended: list[moves.Closed], dropped: list[moves.Closed]
     ) -> None:
-        starts = [(UUID(b.task), b.attempt) for b in exchange.begun if UUID(b.task) in begun]
-        results = {(UUID(item.task), item.attempt): item.result for item in exchange.ended}
+        starts = [(_id(b.task), b.attempt) for b in exchange.begun if _id(b.task) in begun]
+        results = {(_id(item.task), item.attempt): item.result for item in exchange.ended}
         ends = [
             (item.task, item.attempt, contract_state(item.state, begun=True), results.get((item.task, item.attempt)))
             for item in [*ended, *dropped]
         ]
         if starts or ends:
             self._announcer.put(starts, ends)
+
+
+#: Reading an id of text takes a microsecond, and each comes back two or three times.
+_id = lru_cache(maxsize=16384)(UUID)
 
 
 def _attempt(key: tuple[str, int]) -> tuple[UUID, int] | None:
@@ -423,12 +430,12 @@ def _report(item: Ended, now: float) -> moves.Report:
 
 
 def _begun(item: Begin, now: float) -> moves.Begun:
-    return moves.Begun(UUID(item.task), item.attempt, now - item.ago_s, item.worker or None)
+    return moves.Begun(_id(item.task), item.attempt, now - item.ago_s, item.worker or None)
 
 
 def _ended(item: Ended, now: float) -> moves.Ended:
     return moves.Ended(
-        UUID(item.task),
+        _id(item.task),
         item.attempt,
         item.event,
         item.result,
@@ -440,7 +447,7 @@ def _ended(item: Ended, now: float) -> moves.Ended:
 
 
 def _released(item: Released, now: float) -> moves.Released:
-    task = UUID(item.task)
+    task = _id(item.task)
     if item.ended is None:
         return moves.Released(task, item.attempt, Event.REQUEUE, unstarted=True)
     return moves.Released(

@@ -18,8 +18,10 @@ from typing import Protocol
 
 import zmq
 
+from dispatcher.policies import Pace
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
+from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -28,6 +30,8 @@ log = logging.getLogger("dispatcher")
 
 #: After a stop was asked for, what runs may go on for so long; then it is killed and given back.
 DRAIN_S = 4.0
+#: If workers stop at the same time, what they have to deliver is waited for, up to this time before the end.
+LAST_S = 1.0
 #: And what then remains to be written may take so long.
 FLUSH_S = 2.0
 #: Waits between tries of a failing store.
@@ -133,7 +137,14 @@ class StoreThread:
 
 
 class Loop:
-    """Runs a scheduler between a store and a link until it is told to stop."""
+    """Runs a scheduler between a store and a link until it is told to stop.
+
+    Args:
+        drain_s: after a stop was asked for, what runs may go on for so long.
+        leave_s: and, if it is longer, what runs on workers that are stopping as well: nobody takes it from them later.
+        alive: is given each time that the store has answered.
+        on_printed: takes what runs print; it must not block.
+    """
 
     def __init__(
         self,
@@ -143,24 +154,30 @@ class Loop:
         *,
         clock: Callable[[], float] = time.monotonic,
         drain_s: float = DRAIN_S,
+        leave_s: float = DRAIN_S,
+        alive: SignOfLife | None = None,
         on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
-        """`on_printed` takes what runs print; it must not block."""
         self._on_printed = on_printed
         self._core = scheduler
         self._link = link
         self._clock = clock
         self._drain_s = drain_s
+        self._leave_s = leave_s
+        self._alive = alive or SignOfLife(None)
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
+        self._pace = Pace()
         self._rung = False
         self._asked_to_look = False
+        self._asked = False  # the store is at work for us
         self._stops = 0
 
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
-        self._waker.wake()
+        if not self._asked:  # else the answer wakes us, and we look at `_rung` after it
+            self._waker.wake()
 
     def look(self) -> None:
         """Somebody wants a running task ended: the store says which. From any thread."""
@@ -195,8 +212,11 @@ class Loop:
         if self._core.lease_lost:
             log.error("another process has taken over this dispatcher's row; leaving")
         self._link.drain(self._clock())
-        drained_by = self._clock() + self._drain_s
-        while self._stops < 2 and not self._core.lease_lost and not self._core.is_idle and self._clock() < drained_by:
+        began = self._clock()
+        while self._stops < 2 and not self._core.lease_lost and not self._core.is_idle:
+            drained_by = began + self._patience_s
+            if self._clock() >= drained_by:
+                break
             self._turn(poller, until=drained_by)
         self._link.kill(self._clock())
         flushed_by = self._clock() + FLUSH_S
@@ -204,12 +224,17 @@ class Loop:
             self._turn(poller, until=flushed_by)
 
     @property
+    def _patience_s(self) -> float:
+        waited_for = self._core.is_being_left and not self._link.ends_with_us
+        return max(self._drain_s, self._leave_s) if waited_for else self._drain_s
+
+    @property
     def _is_flushed(self) -> bool:
         """What workers elsewhere still run, they go on with, and deliver to the next dispatcher."""
         return self._core.is_idle if self._link.ends_with_us else self._core.is_written
 
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
-        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), until) - self._clock()
+        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), self._pace.due, until) - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
         if any(source == self._waker.fileno() for source, _ in woken):
@@ -222,9 +247,12 @@ class Loop:
         answered = self._thread.answer()
         if answered is not None:
             answer, doubtful = answered
+            self._asked = False
+            self._alive.give(now)  # renewals of the lease make for one every few seconds
             if doubtful:
                 self._core.recall()
             sends += self._core.exchanged(answer, now=now)
+            self._pace.answered(self._core.short, now)
         if self._rung:
             self._rung = False
             self._core.ring()
@@ -238,8 +266,15 @@ class Loop:
         printed = self._core.printed()
         if printed and self._on_printed is not None:
             self._on_printed(printed)
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        """The next turn with the store, if there is to be one now."""
+        if self._asked or not self._pace.allows(self._core.short, now):
+            return
         exchange = self._core.exchange()
         if exchange is not None:
+            self._asked = True
             self._thread.ask(exchange)
 
     def _received(self, now: float) -> list[Send]:

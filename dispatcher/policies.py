@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,12 @@ PREFETCH_TURNS = 3
 PREFETCH_MAX = 128
 #: Of tasks that are shorter than this each slot gets at least the next one.
 NEXT_S = 0.25
+#: A task that is shorter will have ended in a moment.
+SHORT_S = 0.02
+#: While short tasks are given out, a turn with the store waits so long for each of them after the last one,
+GATHER_S = 0.00025
+#: and never longer than this.
+GATHER_MAX_S = 0.005
 _LOSSES = (Outcome.DIED, Outcome.MEMORY, Outcome.LOST, Outcome.STOPPED)
 #: The longest wait before a retry.
 BACKOFF_MAX_S = 3600.0
@@ -74,9 +81,9 @@ def prefetch(slots: int, run_s: float, turn_s: float = 0.0) -> int:
     is longer than the average, the worker gives it back (`worker.session.STALL_S`).
 
     >>> prefetch(4, 0.5), prefetch(4, 0.2), prefetch(4, 0.001), prefetch(4, 0.001, turn_s=0.01)
-    (0, 4, 20, 120)
+    (0, 4, 20, 140)
     """
-    ahead_s = max(PREFETCH_S, PREFETCH_TURNS * turn_s)
+    ahead_s = max(PREFETCH_S, GATHER_MAX_S + PREFETCH_TURNS * turn_s)
     wanted = int(slots * ahead_s / max(run_s, 1e-6))
     if run_s < NEXT_S:
         wanted = max(wanted, slots)
@@ -112,6 +119,29 @@ def share_out(order: Iterable[frozenset[Minor]], room: Mapping[Minor, int]) -> S
         for team in wider:
             places[team] -= 1
     return Share(given, frozenset().union(*refused))
+
+
+class Pace:
+    """When the next turn with the store is due, after the last one.
+
+    A transaction costs about the same with one end in it or with twenty, and all who write wait for it. So while short
+    tasks are given out, which will have ended in a moment, the next turn waits for them: what ends is written together,
+    and what is claimed with it lasts longer. Of a lone task neither claim nor end waits, for nothing else is given out.
+    """
+
+    def __init__(self) -> None:
+        self.due = math.inf  #: what the next turn waits for; infinite if for nothing
+
+    def answered(self, short: int, now: float) -> None:
+        """A turn is over, and `short` attempts are at workers whose tasks are short."""
+        self.due = now + min(short * GATHER_S, GATHER_MAX_S)
+
+    def allows(self, short: int, now: float) -> bool:
+        """Whether the next turn may be now, with so many of them left."""
+        if short and now < self.due:
+            return False
+        self.due = math.inf
+        return True
 
 
 def verdict(
@@ -256,6 +286,8 @@ def describe(outcome: Outcome, report: Report) -> str:
         return "worker lost while the function ran"
     if outcome is Outcome.MEMORY:
         return report.error.message if report.error else "process killed for using more memory than it may"
+    if report.error is not None:  # the worker ended the process, and says why: the signal would tell less
+        return report.error.message
     if report.exit_signal is not None:
         return f"process died of signal {report.exit_signal} ({signal_name(report.exit_signal)})"
     return f"process ended with exit code {report.exit_code} before the function returned"

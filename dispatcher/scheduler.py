@@ -23,7 +23,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.policies import choose, failed, prefetch, verdict
+from dispatcher.policies import SHORT_S, choose, failed, prefetch, verdict
 from dispatcher.store import (
     LEASE_S,
     Begin,
@@ -174,6 +174,11 @@ class Worker:
         self.run_s = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
         self.stalled = False
 
+    @property
+    def is_short(self) -> bool:
+        """Whether what it has been given will have ended in a moment, on average."""
+        return self.run_s is not None and self.run_s < SHORT_S
+
     def look_ahead(self, turn_s: float) -> None:
         """Decides anew how many attempts it gets beyond its slots."""
         run_s = UNKNOWN_RUN_S if self.run_s is None else self.run_s
@@ -261,6 +266,11 @@ class Scheduler:
         return not self._assignments and self.is_written
 
     @property
+    def is_being_left(self) -> bool:
+        """A worker that is about to leave is still at something."""
+        return any(worker.draining and worker.assigned for worker in self._workers.values())
+
+    @property
     def is_written(self) -> bool:
         """All that has been heard is committed."""
         waiting = self._next.ended or self._next.released or self._next.begun
@@ -274,6 +284,11 @@ class Scheduler:
         for worker in self._workers.values():
             due += [worker.beat_at, worker.heard_at + LOST_AFTER_S]
         return min(due)
+
+    @property
+    def short(self) -> int:
+        """How many attempts are given out to workers whose tasks are short: they will have ended in a moment."""
+        return sum(worker.load for worker in self._workers.values() if worker.is_short)
 
     def exchange(self) -> Exchange | None:
         """The next turn with the store, or None when there is nothing to do or one is under way."""

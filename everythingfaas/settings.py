@@ -6,7 +6,8 @@ its children by `as_environment`, and ``docs/settings.md`` is printed from it:
 
     python -m everythingfaas.settings > docs/settings.md
 
-An empty variable is one that is not set, so that a compose file may pass ``FAAS_REDIS_URL=`` along.
+An empty variable is one that is not set, so that a compose file may pass ``FAAS_REDIS_URL=`` along. A private one
+may stand in a file instead, which ``FAAS_REDIS_URL_FILE`` names: so no password has to be in anybody's environment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 from everythingfaas.errors import ConfigurationError
 
 PREFIX = "FAAS_"
+#: Behind the variable of a private setting: the file that holds its value.
+FILE_SUFFIX = "_FILE"
 MODES = ("local", "pull", "push")
 AUTHS = ("open", "token")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -53,6 +56,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    switches = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in switches:
+        raise ValueError(text)
+    return switches[text.lower()]
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not text.startswith(tuple(f"{scheme}:" for scheme in schemes)):
@@ -81,14 +91,14 @@ def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _folder(text: str) -> Path:
+def _path(text: str) -> Path:
     # Resolved once, here: the launcher finds the processes of a data folder by this very text.
     return Path(text).expanduser().resolve()
 
 
 def _setting(parse: Callable[[str], object], expected: str, help_text: str, **more: Any) -> Any:
     """A field of `Settings`. `shown` is the default as the documentation has it, where the value is no good there;
-    the value of a `private` one is never part of a message."""
+    the value of a `private` one is never part of a message, and may stand in a file."""
     default = more.pop("default", dataclasses.MISSING)
     factory = more.pop("default_factory", dataclasses.MISSING)
     metadata = {"parse": parse, "expected": expected, "help": help_text, **more}
@@ -106,10 +116,10 @@ class Settings:
     """What one process was told. Made by `from_env`; a test may build one from values that need no check."""
 
     data_dir: Path = _setting(  # noqa: RUF009 -- it returns a field
-        _folder,
+        _path,
         "the path of a folder",
         "Everything that is kept: database, Redis' file, logs, process ids, the secret key.",
-        default_factory=lambda: _folder(".faas"),
+        default_factory=lambda: _path(".faas"),
         shown="`.faas` in the current folder",
     )
     database_url: str = _setting(
@@ -152,8 +162,16 @@ class Settings:
     auth: str = _setting(
         _choice(*AUTHS),
         "one of " + ", ".join(AUTHS),
-        "`open`: no token is asked for, on loopback only. `token`: always.",
-        default="open",
+        "`open`: no token is asked for, on loopback only. `token`: everybody needs one.",
+        default="",
+        shown="`open` where `FAAS_BIND` is loopback, else `token`",
+    )
+    tls: bool = _setting(
+        _switch,
+        "yes or no",
+        "`yes`: users come by https, through a proxy that ends TLS and sets `X-Forwarded-For` and `X-Forwarded-Proto`.",
+        default=False,
+        shown="`no`",
     )
     secret_key: str = _setting(
         str,
@@ -186,7 +204,7 @@ class Settings:
         _PORT, _PORT_EXPECTED, "The port of the dispatcher, in pull and push.", default=5555
     )
     keys_dir: Path | None = _setting(  # noqa: RUF009 -- it returns a field
-        _folder,
+        _path,
         "the path of a folder",
         "The dispatcher's keys, and those of the workers that it lets in; used where it listens beyond this machine.",
         default=None,
@@ -199,6 +217,13 @@ class Settings:
         default="",
         shown="",
         private=True,
+    )
+    alive_file: Path | None = _setting(  # noqa: RUF009 -- it returns a field
+        _path,
+        "the path of a file",
+        "What dispatcher and workers touch every two seconds while they can work, for health checks to look at.",
+        default=None,
+        shown="none",
     )
     task_deadline: float | None = _setting(
         _seconds,
@@ -245,14 +270,34 @@ class Settings:
         values: dict[str, Any] = {}
         for name, field in known.items():
             given = overrides.get(name)
-            text = environ.get(variable(name), "") if given is None else _as_text(given)
+            text = _read(environ, field) if given is None else _as_text(given)
             if text:
                 values[name] = _parse(field, text)
         settings = cls(**values)
-        if not settings.listen:
-            settings = dataclasses.replace(settings, listen=settings.bind)
-        _check_what_is_built(settings)
+        settings = dataclasses.replace(
+            settings,
+            listen=settings.listen or settings.bind,
+            auth=settings.auth or ("open" if is_loopback(settings.bind) else "token"),
+        )
+        _check_security(settings, environ)
         return settings
+
+    @property
+    def tokens(self) -> bool:
+        """Whether everybody needs a token, or a session."""
+        return self.auth != "open"
+
+    @property
+    def address(self) -> str:
+        """Host and port by which this machine finds the web: where it is bound to all addresses, that of loopback."""
+        return authority({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind), self.port)  # noqa: S104
+
+    @property
+    def own_hosts(self) -> tuple[str, ...]:
+        """What the web is called by the address that it is bound to, if that is one that somebody can ask for."""
+        if is_loopback(self.bind) or self.bind in ("0.0.0.0", "::"):  # noqa: S104  # the reverse
+            return ()
+        return (f"[{self.bind}]" if ":" in self.bind else self.bind,)
 
     @property
     def redis_address(self) -> str:
@@ -280,7 +325,9 @@ class Settings:
     @property
     def url(self) -> str:
         """Where users find the web."""
-        return f"http://{authority(self.bind, self.port)}"
+        if self.tls:
+            return f"https://{self.allowed_hosts[0] if self.allowed_hosts else self.bind}"
+        return f"http://{self.address}"
 
 
 def variable(name: str) -> str:
@@ -322,7 +369,8 @@ def settings_table() -> str:
     for field in dataclasses.fields(Settings):
         shown = field.metadata.get("shown")
         default = f"`{_as_text(field.default)}`" if shown is None else shown
-        lines.append(f"| `{variable(field.name)}` | {default} | {field.metadata['help']} |")
+        mark = " *" if field.metadata.get("private") else ""
+        lines.append(f"| `{variable(field.name)}`{mark} | {default} | {field.metadata['help']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -336,7 +384,8 @@ _PAGE = """\
 
 Every process reads its settings from environment variables with the prefix `FAAS_`; a variable that is empty counts
 as not set. The flags of `faas up` (`faas up --help`) override them. A value that cannot be read stops the process
-at its start, with one line that names the variable, the value and what is expected.
+at its start, with one line that names the variable, the value and what is expected. Those with a star may hold a
+password: each may stand in a file instead, named by the same variable with `_FILE` behind it (`FAAS_REDIS_URL_FILE`).
 
 {table}
 This page is printed from `everythingfaas/settings.py`: `python -m everythingfaas.settings > docs/settings.md`.
@@ -348,7 +397,20 @@ def _as_text(value: object) -> str:
         return ""
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value)
+
+
+def _read(environ: Mapping[str, str], field: dataclasses.Field[Any]) -> str:
+    text = environ.get(variable(field.name), "")
+    file = environ.get(variable(field.name) + FILE_SUFFIX, "") if field.metadata.get("private") else ""
+    if text or not file:
+        return text
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{variable(field.name)}{FILE_SUFFIX}={file} cannot be read: {exc}") from None
 
 
 def _parse(field: dataclasses.Field[Any], text: str) -> object:
@@ -359,14 +421,37 @@ def _parse(field: dataclasses.Field[Any], text: str) -> object:
         raise ConfigurationError(f"{variable(field.name)}{value}: expected {field.metadata['expected']}") from None
 
 
-def _check_what_is_built(settings: Settings) -> None:
-    if not is_loopback(settings.bind):
+#: A secret key of fewer characters, or of fewer different ones, was not made at random.
+_KEY_CHARS = 32
+_KEY_DIFFERENT = 10
+#: What examples and templates have in the place of a secret.
+_EXAMPLES = ("django-insecure", "changeme", "change-me", "change_me", "example", "secret", "password")
+
+
+def _check_security(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuses what would let in everybody."""
+    if settings.auth == "open" and not is_loopback(settings.bind):
         raise ConfigurationError(
-            f"FAAS_BIND={settings.bind} listens beyond loopback, which needs tokens, and this version does not have "
-            "them yet: expected an address of this machine alone, such as 127.0.0.1"
+            f"FAAS_AUTH=open with FAAS_BIND={settings.bind} would run code for whoever reaches that address: expected"
+            " FAAS_AUTH=token, or an address of this machine alone, such as 127.0.0.1"
         )
-    if settings.auth == "token":
-        raise ConfigurationError("FAAS_AUTH=token needs tokens, which this version does not have yet: expected open")
+    if not settings.tokens:
+        return
+    if "*" in settings.allowed_hosts:
+        raise ConfigurationError("FAAS_ALLOWED_HOSTS=*: expected the names that users reach the web by")
+    key = settings.secret_key
+    if key and (
+        len(key) < _KEY_CHARS or len(set(key)) < _KEY_DIFFERENT or any(word in key.lower() for word in _EXAMPLES)
+    ):
+        raise ConfigurationError(
+            f"FAAS_SECRET_KEY=(not shown): expected {_KEY_CHARS} characters or more, made at random; without one, a"
+            " key is made and kept in the data folder"
+        )
+    for name in ("FAAS_DEBUG", "DJANGO_DEBUG"):
+        if environ.get(name, "").lower() not in ("", "0", "no", "false"):
+            raise ConfigurationError(
+                f"{name}={environ[name]}: pages that show the insides are not for where tokens are on"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Says hello from a slot, with nothing but `requests` and `dill`: python examples/hello.py [URL]"""
+"""Says hello from a slot, with nothing but `requests` and `dill`: python examples/hello.py [URL]
+
+Where the service asks for a token, it is taken from FAAS_TOKEN.
+"""
 
 import codecs
 import os
@@ -26,7 +29,12 @@ def hello(name):
 
 
 api = requests.Session()
-function = api.post(f"{url}/register_function", json={"name": "hello", "payload": serialize(hello)}).json()
+if "FAAS_TOKEN" in os.environ:
+    api.headers["Authorization"] = f"Bearer {os.environ['FAAS_TOKEN']}"
+answer = api.post(f"{url}/register_function", json={"name": "hello", "payload": serialize(hello)})
+if answer.status_code == 401:
+    sys.exit("this service asks for a token: say hello with FAAS_TOKEN=faas_… python examples/hello.py")
+function = answer.json()
 task = api.post(
     f"{url}/execute_function",
     json={"function_id": function["function_id"], "payload": serialize((("world",), {}))},

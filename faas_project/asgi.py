@@ -4,7 +4,8 @@
                             ├─────▶ PoolHandler    everything else
                             └─────▶ LiveConsumer   the one WebSocket
 
-The URLconf is the one table of what there is, and the class of a view says which handler runs it.
+The URLconf is the one table of what there is, and the class of a view says which handler runs it. While tokens are on
+the router asks the gate (`api.access.gate`) before it hands anything on, so no view can be forgotten.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ django.setup()
 from api.consumers import LiveConsumer  # noqa: E402
 from api.lean import LeanView, Receive, Scope, Send  # noqa: E402
 from api.services import services, stop_services  # noqa: E402
+from everythingfaas.errors import ConfigurationError  # noqa: E402
 from faas_project.guard import App, Guard  # noqa: E402
 from faas_project.handlers import LeanHandler, PoolHandler  # noqa: E402
 
@@ -37,13 +39,19 @@ class Router:
         self._pool = pool
         self._live: App = LiveConsumer.as_asgi()
         self._resolver: URLResolver = get_resolver(urlconf)
+        self._tokens = settings.FAAS.tokens
         self._fixed: dict[str, ResolverMatch] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await self.handler_for(scope)(scope, receive, send)
+                handler = self.handler_for(scope)
+                if self._tokens and (gate := services().gate) is not None:
+                    await gate.admit(scope, scope.get("faas.match"))
+                await handler(scope, receive, send)
             case "websocket":
+                if self._tokens and (gate := services().gate) is not None:
+                    await gate.admit_socket(scope)
                 await self.socket_for(scope)(scope, receive, send)
             case "lifespan":
                 await live(receive, send)
@@ -58,6 +66,7 @@ class Router:
             except Resolver404:
                 return self._pool
             if not is_lean(found):
+                scope["faas.match"] = found
                 return self._pool
             if not found.kwargs:  # of such paths there are as many as the URLconf has lines
                 self._fixed[path] = found
@@ -66,6 +75,12 @@ class Router:
 
     def socket_for(self, scope: Scope) -> App:
         return self._live if path_of(scope) == LIVE else refuse_websocket
+
+
+def check_settings() -> None:
+    """Raises ConfigurationError: settings of Django's that are not ours would show the insides to whoever asks."""
+    if settings.DEBUG and settings.FAAS.tokens:
+        raise ConfigurationError("DEBUG is on in Django's settings: expected False where tokens are on")
 
 
 def path_of(scope: Scope) -> str:
@@ -99,10 +114,16 @@ async def live(receive: Receive, send: Send) -> None:
 
 
 def guarded(app: App) -> Guard:
+    faas = settings.FAAS
     return Guard(
-        app, hosts=settings.FAAS.allowed_hosts, max_body_bytes=settings.FAAS.max_body_bytes, forms=("/admin/",)
+        app,
+        hosts=faas.allowed_hosts,
+        own_hosts=faas.own_hosts,
+        max_body_bytes=faas.max_body_bytes,
+        forms=("/admin/", "/login/", "/logout/"),
     )
 
 
+check_settings()
 _limit = settings.FAAS.max_body_bytes
 application = guarded(Router(LeanHandler(max_body_bytes=_limit), PoolHandler(max_body_bytes=_limit)))

@@ -32,12 +32,21 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: App, *, hosts: Iterable[str], max_body_bytes: int, forms: tuple[str, ...] = ()) -> None:
-        """`hosts` are the names we have beside those of loopback. Below the paths `forms`, which must have protection
+    def __init__(
+        self,
+        app: App,
+        *,
+        hosts: Iterable[str],
+        max_body_bytes: int,
+        own_hosts: Iterable[str] = (),
+        forms: tuple[str, ...] = (),
+    ) -> None:
+        """`hosts` are the names that were given to us, on any port; `own_hosts` this machine's beside those of
+        loopback, of whose other ports others may have pages. Below the paths `forms`, which must have protection
         of their own, bodies may be of any type."""
         self._app = app
         self._named = [host.lower() for host in hosts]
-        self._hosts = [*LOOPBACK, *self._named]
+        self._hosts = [*LOOPBACK, *(host.lower() for host in own_hosts), *self._named]
         self._max_body_bytes = max_body_bytes
         self._forms = forms
         self._known: set[bytes] = set()
@@ -108,7 +117,7 @@ class Guard:
         self._known.add(host)
 
     def _check_origin(self, origin: str, host: str) -> None:
-        """An origin of ours has a name that was given to us, or one of loopback's and the very port that was asked."""
+        """An origin of ours has a name that was given to us, or one of this machine's and the port that was asked."""
         scheme, _, authority = origin.partition("://")
         name, port = split_domain_port(authority)
         if scheme not in ("http", "https") or not (

@@ -25,6 +25,7 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from api.redis_commands import Address
+from everythingfaas import no_pickles
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
 
@@ -239,6 +240,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def main() -> int:
+    no_pickles.forbid()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
     try:
         settings = Settings.from_env(os.environ)
@@ -249,7 +251,10 @@ def main() -> int:
         listener = listen(settings)
     except OSError as exc:
         return _fail(f"cannot listen on {authority(settings.listen, settings.port)}: {exc.strerror or exc}")
-    from faas_project.asgi import application
+    try:
+        from faas_project.asgi import application
+    except ConfigurationError as exc:
+        return _fail(str(exc))
 
     Server(application, listener, settings).run()
     return 0

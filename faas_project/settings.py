@@ -65,7 +65,7 @@ def _database(settings: Settings) -> dict[str, object]:
 
 DEBUG = False
 SECRET_KEY = _secret_key(FAAS)
-ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *FAAS.allowed_hosts]
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *FAAS.own_hosts, *FAAS.allowed_hosts]
 DATABASES = {"default": _database(FAAS)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -90,6 +90,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "api.access.signals.remember_request",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -122,8 +123,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["api.codec.JsonParser"],
     "DEFAULT_RENDERER_CLASSES": ["api.codec.JsonRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.codec.AlwaysJson",
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
-    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["api.access.rest.ByCaller"],
+    "DEFAULT_PERMISSION_CLASSES": ["api.access.rest.MayCall"],
     "UNAUTHENTICATED_USER": None,
     "EXCEPTION_HANDLER": "api.errors.drf_handler",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -145,6 +146,11 @@ CONTENT_SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+LOGIN_URL = "/login/"
+if FAAS.tls:
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_HSTS_SECONDS = 30 * 86400
 
 LOGGING = {
     "version": 1,

@@ -14,12 +14,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -27,6 +29,27 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, connections, transaction
+
+from everythingfaas import no_pickles
+
+#: Of these packages no code opens a pickle, in none of all tests: see `everythingfaas.no_pickles`.
+_SERVER = {"api", "dispatcher", "faas_project"}
+
+
+def _found(name: str) -> None:
+    """Tests are clients as well, and open results; what ends them is a server that does, in the same process."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] in _SERVER:
+            no_pickles.end(f"{name} in {module}")
+        frame = frame.f_back
+
+
+no_pickles.forbid(_found)
+
+#: Needs an engine for containers, and minutes: `make compose-test`, which names the folder, gets it all the same.
+collect_ignore = ["compose"]
 
 #: Tables whose rows come with the migrations, and stay.
 _KEPT = {"django_migrations", "django_content_type", "auth_permission"}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import zmq
 
+from everythingfaas.alive import SignOfLife
 from everythingfaas.status import Outcome
 from everythingfaas.waker import Waker
 from worker.channel import Channel
@@ -29,6 +30,7 @@ class WorkerLoop:
 
     Args:
         drain_s: after a stop was asked for, what runs may go on for so long; then it is killed. None: to its end.
+        alive: is given while a dispatcher knows us.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class WorkerLoop:
         channel: Channel,
         *,
         drain_s: float | None = None,
+        alive: SignOfLife | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._pool = pool
         self._channel = channel
         self._drain_s = drain_s
+        self._alive = alive or SignOfLife(None)
         self._clock = clock
         self._waker = Waker()
         self._stops = 0
@@ -112,6 +116,8 @@ class WorkerLoop:
             log.warning("lost the dispatcher; what runs goes on, trying to reach it at %s", self._channel.url)
             self._silent_since = now
         self._registered = registered
+        if registered:
+            self._alive.give(now)  # heartbeats turn the loop once a second
         if not registered and now >= self._silent_since + SILENCE_S:
             log.warning("no dispatcher answers at %s: does it run, and is this worker's key let in?", self._channel.url)
             self._silent_since = now + SILENCE_AGAIN_S

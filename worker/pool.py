@@ -31,6 +31,7 @@ from everythingfaas.slot.frames import Answer, parse_answer
 from everythingfaas.status import Outcome
 from worker import memory
 from worker.events import PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.scratch import Scratch
 from worker.slots import UNREADABLE, Capture, Run, SlotLimits, SlotProcess
 from worker.zygote import ZygoteHandle, ZygoteWatch, end_strangers
 
@@ -74,6 +75,7 @@ class SlotPool:
         self._last_number = 0
         self._now = 0.0  # of the last turn
         self._zygote: ZygoteHandle | None = None
+        self._scratch: Scratch | None = None
         self._spared: set[int] = set()
         self._zygote_watch = ZygoteWatch()
         self._memory_at: float | None = None  # when to look at the runs that have a limit, if there are any
@@ -88,12 +90,13 @@ class SlotPool:
         taken for such an orphan, and ended with the pool.
 
         Raises:
-            OSError: the folder does not exist, or there is no room for a process.
+            OSError: the folder does not exist, or there is no room for a process or for temporary files.
         """
         prctl.set_child_subreaper()
         self._spared = {child.pid for child in proctree.children(os.getpid())}
         self._epoll = select.epoll()
         try:
+            self._scratch = Scratch()
             self._start_zygote()
         except OSError:
             self.close()
@@ -171,6 +174,9 @@ class SlotPool:
             self._zygote.end()
             self._zygote = None
             end_strangers(self._spared)
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.close()
@@ -191,7 +197,11 @@ class SlotPool:
         return self._epoll
 
     def _start_zygote(self) -> None:
-        self._zygote = zygote = ZygoteHandle(self._folder, self._limits.max_result_bytes)
+        scratch = self._scratch
+        if scratch is None:
+            return
+        scratch.clear()  # of slots of a zygote that was lost
+        self._zygote = zygote = ZygoteHandle(self._folder, scratch.path, self._limits.max_result_bytes)
         self._zygote_watch.started()
         self._watch(zygote.fileno(), self._on_zygote)
         for slot in self._slots:

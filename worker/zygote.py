@@ -20,14 +20,14 @@ from everythingfaas.slot.control import Packet, Verb
 # slots. The library itself may not be installed for this interpreter; its own folder is the last resort.
 _BOOTSTRAP = """
 import sys
-folder, home, descriptor, supervisor, max_result_bytes = sys.argv[1:]
+folder, home, descriptor, supervisor, scratch, max_result_bytes = sys.argv[1:]
 sys.path[:] = [entry for entry in sys.path if entry not in ("", folder)]
 try:
     from everythingfaas.slot import zygote
 except ImportError:
     sys.path.append(home)
     from everythingfaas.slot import zygote
-zygote.main(int(descriptor), int(supervisor), folder, int(max_result_bytes))
+zygote.main(int(descriptor), int(supervisor), folder, scratch, int(max_result_bytes))
 """
 _HOME = str(Path(everythingfaas.__file__).resolve().parent.parent)
 
@@ -50,16 +50,17 @@ class ZygoteHandle:
 
     Args:
         folder: the user's, from which functions import.
+        scratch: where slots keep their temporary files.
         max_result_bytes: a larger result fails its task.
 
     Raises:
         OSError: there is no such folder, or no room for a process.
     """
 
-    def __init__(self, folder: Path, max_result_bytes: int) -> None:
+    def __init__(self, folder: Path, scratch: str, max_result_bytes: int) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
-        arguments = [str(folder), _HOME, str(theirs.fileno()), str(os.getpid()), str(max_result_bytes)]
+        arguments = [str(folder), _HOME, str(theirs.fileno()), str(os.getpid()), scratch, str(max_result_bytes)]
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, *arguments],

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db.backends.utils import CursorWrapper
 from msgspec import Struct
 
+from api.access.caller import Sees
 from api.dialect import dialect_of
 from api.live import rows
 from api.live.rows import COLUMNS, Names, TaskRow
@@ -51,16 +52,16 @@ class AttemptRow(Struct, frozen=True):
     dropped: int  #: and that are not
 
 
-def read(cursor: CursorWrapper, names: Names, task: UUID) -> Details | None:
+def read(cursor: CursorWrapper, names: Names, task: UUID, sees: Sees) -> Details | None:
     cursor.execute(
         f"SELECT {COLUMNS}, deaths, failures, max_attempts, deadline_s, priority, run_after, expires_at, retry_of,"
         " payload_size, result_size FROM api_task WHERE id = %s",
         [task],
     )
     found = cursor.fetchone()
-    if found is None:
-        return None
     narrow = len(COLUMNS.split(","))
+    if found is None or not (sees is None or found[narrow - 1] in sees):
+        return None
     (row,) = rows.tasks(cursor, names, [found[:narrow]])
     deaths, failures, most, deadline_s, priority, run_after, expires_at, retry_of, payload, result = found[narrow:]
     return Details(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db.backends.utils import CursorWrapper
 
+from api.access.caller import Sees
 from api.models import Series
 from api.tally import Histogram, history
 
@@ -18,7 +19,8 @@ Minute = tuple[int, int, int, int, int, float | None, float | None, float | None
 class History:
     """The last minutes. Those that are over are read once: writers are at most a commit behind. For one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, sees: Sees = None) -> None:
+        self._sees = sees
         self._steps: dict[int, dict[Series, Histogram]] = {}
         self._whole = 0  # the minute in which all of them were read last
 
@@ -27,7 +29,7 @@ class History:
         current = int(now // 60) * 60
         first = current - 60 * (MINUTES - 1)
         since = current - 60 if self._whole == current else first
-        fresh = history(cursor, since, now + 60)
+        fresh = history(cursor, since, now + 60, self._sees)
         self._steps = {at: step for at, step in self._steps.items() if first <= at < since} | fresh
         self._whole = current
         return [_minute(at, self._steps.get(at, {})) for at in range(first, current + 60, 60)]

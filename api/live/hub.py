@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 from django.db import connection
 
+from api.access.caller import Sees
 from api.group import BROKEN, one_line
 from api.live.output import Logs
 from api.live.page import MAX_TOPICS, Page
@@ -42,6 +43,8 @@ LOOK_S = 1.0
 LOOK_ALTHOUGH_TOLD_S = 2.0
 
 _encode = msgspec.json.Encoder().encode
+#: What is shown, and to whom: pages that see the same owners' tasks are shown the same.
+Key = tuple[str, Sees]
 Encoded = dict[str, bytes]
 
 
@@ -87,7 +90,7 @@ class Hub:
         self._subscription = subscription
         self._channels = tuple(channels)
         self._pages: set[Page] = set()
-        self._topics: dict[str, Topic] = {}
+        self._topics: dict[Key, Topic] = {}
         self._logs = Logs(loop, link, subscription)
         self._thread: ThreadPoolExecutor | None = None
         self._memory = Memory()  # the thread's
@@ -144,7 +147,7 @@ class Hub:
         if name.startswith(LOG):
             self._logs.join(page, name)
             return
-        topic = self._topics.setdefault(name, Topic(name))
+        topic = self._topics.setdefault((name, page.sees), Topic(name))
         topic.pages.add(page)
         if topic.parts is not None:
             page.offer(name, topic.whole())
@@ -155,10 +158,10 @@ class Hub:
         page.behind.discard(name)
         if name.startswith(LOG):
             self._logs.leave(page, name)
-        elif (topic := self._topics.get(name)) is not None:
+        elif (topic := self._topics.get((name, page.sees))) is not None:
             topic.pages.discard(page)
             if not topic.pages:
-                del self._topics[name]
+                del self._topics[name, page.sees]
 
     def caught_up(self, page: Page) -> None:
         """The page has acknowledged: what it has missed is told as a whole."""
@@ -168,7 +171,7 @@ class Hub:
             page.behind.discard(name)
             if name.startswith(LOG):
                 self._logs.tell_whole(page, name)
-            elif (topic := self._topics.get(name)) is not None and topic.parts is not None:
+            elif (topic := self._topics.get((name, page.sees))) is not None and topic.parts is not None:
                 page.offer(name, topic.whole())
 
     async def close(self) -> None:
@@ -219,16 +222,16 @@ class Hub:
         self._look = self._loop.create_task(self._look_once())
 
     async def _look_once(self) -> None:
-        names = list(self._topics)
+        keys = list(self._topics)
         try:
-            if names:
+            if keys:
                 self.looks += 1
                 began = self._loop.time()
-                read = await self._loop.run_in_executor(self._executor(), self._read_all, names)
+                read = await self._loop.run_in_executor(self._executor(), self._read_all, keys)
                 self._took_s = self._loop.time() - began
                 self._is_stale(None)
-                for name, parts in read.items():
-                    self._show(name, parts)
+                for key, parts in read.items():
+                    self._show(key, parts)
         except BROKEN as exc:
             log.warning("pages are stale, the database cannot be read: %s", one_line(exc))
             self._is_stale(time.time())
@@ -242,8 +245,8 @@ class Hub:
                 pause_s = 0.0 if self._dirty else LOOK_ALTHOUGH_TOLD_S if told else LOOK_S
                 self._look_at(self._looked_at + max(pause_s, self._pause_s))
 
-    def _show(self, name: str, parts: Encoded) -> None:
-        topic = self._topics.get(name)
+    def _show(self, key: Key, parts: Encoded) -> None:
+        name, topic = key[0], self._topics.get(key)
         if topic is None:
             return  # nobody shows it any more
         new = topic.parts is None
@@ -272,11 +275,11 @@ class Hub:
 
     # --- on the thread
 
-    def _read_all(self, names: list[str]) -> dict[str, Encoded]:
+    def _read_all(self, keys: list[Key]) -> dict[Key, Encoded]:
         try:
             with connection.cursor() as cursor:
                 sight = Sight(cursor, self._memory, time.time())
-                return {name: _encoded(sight.of(name)) for name in names}
+                return {(name, sees): _encoded(sight.of(name, sees)) for name, sees in keys}
         except BROKEN:
             connection.close()
             raise

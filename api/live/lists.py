@@ -17,9 +17,11 @@ from uuid import UUID
 from django.db.backends.utils import CursorWrapper
 from msgspec import Struct
 
+from api.access.caller import Sees
 from api.dialect import dialect_of
 from api.live import rows
 from api.live.rows import COLUMNS, Names, TaskRow
+from api.models import FIRST_USER
 from everythingfaas.status import State
 
 #: Rows of a page.
@@ -42,6 +44,8 @@ class Filter(Struct, frozen=True):
     state: str = ""
     function: UUID | None = None
     upto: UUID | None = None
+    #: Whose tasks. Not in the name of a topic: who looks is known.
+    sees: Sees = None
 
 
 class Page(NamedTuple):
@@ -51,6 +55,8 @@ class Page(NamedTuple):
 
 def read(cursor: CursorWrapper, names: Names, wanted: Filter, limit: int = PAGE) -> Page:
     """One page of the tasks that fit."""
+    if wanted.sees is not None:
+        return _scanned(cursor, names, wanted, limit)
     if wanted.state == "running" or (wanted.state == "queued" and wanted.function is None):
         found = _given_out(cursor, wanted)
         if wanted.state == "queued":
@@ -76,26 +82,53 @@ def _newest(cursor: CursorWrapper, wanted: Filter, limit: int) -> list[Row]:
 
 def _scanned(cursor: CursorWrapper, names: Names, wanted: Filter, limit: int) -> Page:
     """The bounded look through the newest tasks."""
-    inner, params = _where(wanted.upto, *(["state = 5"] if wanted.state == "failed" else []))
+    found: list[Row] = []
+    beyond: list[UUID] = []
+    conditions, values = _fits(wanted)
+    for owner in [None] if wanted.sees is None else sorted(wanted.sees):
+        narrowing = ["state = 5"] if wanted.state == "failed" and owner is None else []
+        inner, params = _where(wanted.upto, *narrowing, *_owned_by(owner))
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM (SELECT {COLUMNS} FROM api_task{inner} ORDER BY id DESC LIMIT %s) AS newest"
+            f"{conditions} ORDER BY id DESC LIMIT %s",
+            [*params, SCAN, *values, limit + 1],
+        )
+        rows_of_owner = cursor.fetchall()
+        found += rows_of_owner
+        if len(rows_of_owner) <= limit:
+            cursor.execute(f"SELECT id FROM api_task{inner} ORDER BY id DESC LIMIT 1 OFFSET %s", [*params, SCAN])
+            beyond += [dialect_of(cursor).uuid(row[0]) for row in cursor.fetchall()]
+    if wanted.sees is not None and len(wanted.sees) > 1:
+        found.sort(key=lambda row: str(row[0]), reverse=True)
+    page = _page(cursor, names, found, limit)
+    if beyond and (page.next is None or page.next < max(beyond)):
+        # What an owner has beyond the bound comes before what would follow: the next page begins there.
+        first = max(beyond)
+        return Page([task for task in page.tasks if task.id > first], first)
+    return page
+
+
+def _owned_by(owner: int | None) -> list[str]:
+    """The condition on the owner. Its second half is that of the index, which SQLite uses only where it is repeated."""
+    if owner is None:
+        return []
+    return [f"owner_id = {owner:d}", *([f"owner_id > {FIRST_USER}"] if owner > FIRST_USER else [])]
+
+
+def _fits(wanted: Filter) -> tuple[str, list[Any]]:
+    """What remains to be compared among the newest tasks."""
     conditions: list[str] = []
     values: list[Any] = []
-    if wanted.state:
+    if wanted.state in ("queued", "running"):  # as people say it: see `api.live.rows`
+        begun = "state = 3 AND begun = attempt"
+        conditions.append(begun if wanted.state == "running" else f"(state = 2 OR (state = 3 AND NOT ({begun})))")
+    elif wanted.state:
         conditions.append("state = %s")
         values.append(State[wanted.state.upper()].value)
     if wanted.function is not None:
         conditions.append("function_id = %s")
         values.append(wanted.function)
-    cursor.execute(
-        f"SELECT {COLUMNS} FROM (SELECT {COLUMNS} FROM api_task{inner} ORDER BY id DESC LIMIT %s) AS newest"
-        f" WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT %s",
-        [*params, SCAN, *values, limit + 1],
-    )
-    page = _page(cursor, names, cursor.fetchall(), limit)
-    if page.next is not None:
-        return page
-    cursor.execute(f"SELECT id FROM api_task{inner} ORDER BY id DESC LIMIT 1 OFFSET %s", [*params, SCAN])
-    beyond = cursor.fetchone()
-    return page if beyond is None else Page(page.tasks, dialect_of(cursor).uuid(beyond[0]))
+    return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 
 def _where(upto: UUID | None, *conditions: str) -> tuple[str, list[Any]]:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import deque
 
+from api.access.caller import Sees
+
 #: A page may have so many messages on the way that it has not acknowledged. One that does not keep up gets no more,
 #: and the whole of what it shows once it does: what it missed is dropped and not kept.
 WINDOW = 8
@@ -22,7 +24,8 @@ class Page:
     browser that does not read holds anybody up, and never more than `WINDOW` messages wait for one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sees: Sees = None) -> None:
+        self.sees = sees  #: whose tasks it is shown
         self.topics: set[str] = set()
         self.behind: set[str] = set()  #: topics of which it has missed something
         self.closing = False

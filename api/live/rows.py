@@ -25,7 +25,8 @@ ERROR_CHARS = 200
 KEPT_NAMES = 10_000
 
 COLUMNS = (
-    "id, function_id, state, attempt, begun, starts, created, started, finished, worker, error, cancel_requested_at"
+    "id, function_id, state, attempt, begun, starts, created, started, finished, worker, error, cancel_requested_at,"
+    " owner_id"
 )
 
 
@@ -87,7 +88,7 @@ def tasks(cursor: CursorWrapper, names: Names, rows: Sequence[Sequence[Any]]) ->
         )
         for (
             task, function, state, attempt, begun, starts, created, started, finished, worker, error,
-            cancel_requested_at,
+            cancel_requested_at, _,
         ) in rows
     ]  # fmt: skip
 

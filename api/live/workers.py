@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db.backends.utils import CursorWrapper
 from msgspec import Struct
@@ -35,9 +35,19 @@ class Worker(Struct, frozen=True):
     running: list[Running]
 
 
-def read(cursor: CursorWrapper, running: Sequence[TaskRow]) -> list[Worker]:
-    """The workers of all dispatchers whose lease holds. `running`: what is being run, anywhere."""
+#: The mode of a dispatcher, and its description of its workers.
+Snapshot: TypeAlias = tuple[str, str]
+
+
+def snapshots(cursor: CursorWrapper) -> list[Snapshot]:
+    """Those of all dispatchers whose lease holds."""
     cursor.execute(f"SELECT mode, snapshot FROM api_dispatcher WHERE lease_until >= {dialect_of(cursor).now}")
+    found: list[Snapshot] = cursor.fetchall()
+    return found
+
+
+def read(snapshots: Sequence[Snapshot], running: Sequence[TaskRow]) -> list[Worker]:
+    """The workers in `snapshots`. `running`: what is being run, anywhere."""
     by_worker: dict[str, list[Running]] = {}
     for task in running:
         by_worker.setdefault(task.worker or "", []).append(Running(str(task.id), task.name, task.started))
@@ -53,7 +63,7 @@ def read(cursor: CursorWrapper, running: Sequence[TaskRow]) -> list[Worker]:
                 mode=mode,
                 running=sorted(by_worker.get(worker["name"], ()), key=lambda item: item.started or 0.0),
             )
-            for mode, snapshot in cursor.fetchall()
+            for mode, snapshot in snapshots
             for worker in _workers(snapshot)
         ),
         key=lambda worker: (worker.name, worker.pid),

@@ -62,10 +62,10 @@ def renew_lease(
     """
     cursor.execute(
         f"UPDATE api_dispatcher SET lease_until = {dialect_of(cursor).now} + %s, snapshot = %s,"
-        " slots = coalesce(%s, slots) WHERE id = %s AND epoch = %s",
+        " slots = coalesce(%s, slots) WHERE id = %s AND epoch = %s RETURNING id",
         [lease_s, snapshot, slots, dispatcher, epoch],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def lapsed_dispatchers(cursor: CursorWrapper) -> list[UUID]:
@@ -90,10 +90,10 @@ def fence_dispatcher(cursor: CursorWrapper, dispatcher: UUID) -> bool:
     """
     dialect = dialect_of(cursor)
     cursor.execute(
-        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND NOT {_is_live(dialect)}",
+        f"UPDATE api_dispatcher SET epoch = epoch + 1 WHERE id = %s AND NOT {_is_live(dialect)} RETURNING id",
         [dispatcher],
     )
-    if cursor.rowcount:
+    if cursor.fetchone():
         return True
     cursor.execute("SELECT 1 FROM api_dispatcher WHERE id = %s", [dispatcher])
     return cursor.fetchone() is None
@@ -122,10 +122,11 @@ def forget_dispatcher(cursor: CursorWrapper, dispatcher: UUID, epoch: int | None
         DELETE FROM api_dispatcher
         WHERE id = %s AND NOT {_is_live(dialect)} AND NOT EXISTS (
             SELECT 1 FROM api_task
-            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})""",
+            WHERE api_task.dispatcher_id = api_dispatcher.id AND {common.before(Event.COMPLETE)})
+        RETURNING id""",
         [dispatcher],
     )
-    return bool(cursor.rowcount)
+    return cursor.fetchone() is not None
 
 
 def adopt(

@@ -13,9 +13,10 @@ from django.db import connection
 from django.db.models import BooleanField, Prefetch, QuerySet
 from django.db.models.expressions import RawSQL
 
+from api.access.caller import Sees
 from api.dialect import dialect_of
 from api.errors import NotFound
-from api.models import Attempt, Dispatcher, Function, Payload, Task
+from api.models import FIRST_USER, Attempt, Dispatcher, Function, Payload, Task
 from api.moves.common import is_in
 from everythingfaas.status import State
 
@@ -44,14 +45,26 @@ class Wanted:
     since: datetime | None = None
 
 
-def task(owner: int, task_id: UUID) -> Task:
+def seen(rows: QuerySet[Any], sees: Sees) -> QuerySet[Any]:
+    """Those of `rows` whose owners are seen."""
+    if sees is None:
+        return rows
+    if len(sees) > 1:
+        return rows.filter(owner__in=sorted(sees))
+    (owner,) = sees
+    rows = rows.filter(owner=owner)
+    # Repeated, so that SQLite uses the index that has this condition.
+    return rows.filter(owner__gt=FIRST_USER) if rows.model is Task and owner > FIRST_USER else rows
+
+
+def task(sees: Sees, task_id: UUID) -> Task:
     """A task with its attempts. Two queries.
 
     Raises:
         NotFound: there is none, or it is somebody else's.
     """
     attempts = Prefetch("attempts", Attempt.objects.order_by("attempt"))
-    found = _tasks(owner).filter(id=task_id).prefetch_related(attempts).first()
+    found = _tasks(sees).filter(id=task_id).prefetch_related(attempts).first()
     if found is None:
         raise NotFound(f"there is no task {str(task_id)!r}", field="task_id")
     return found
@@ -59,12 +72,12 @@ def task(owner: int, task_id: UUID) -> Task:
 
 def repeats(task: Task) -> list[UUID]:
     """The tasks that repeat `task`. One query."""
-    return list(Task.objects.filter(retry_of=task.id).order_by("id").values_list("id", flat=True))
+    return list(Task.objects.filter(retry_of=task.id, owner=task.owner_id).order_by("id").values_list("id", flat=True))
 
 
-def tasks(owner: int, wanted: Wanted, page: Page) -> tuple[list[Task], UUID | None]:
+def tasks(sees: Sees, wanted: Wanted, page: Page) -> tuple[list[Task], UUID | None]:
     """A page of tasks. One query."""
-    rows = _tasks(owner)
+    rows = _tasks(sees)
     if wanted.states:
         # As text, not as a parameter: SQLite uses an index with a condition only for one that repeats it.
         condition = is_in(set(wanted.states))
@@ -82,31 +95,32 @@ def first_id(since: datetime) -> UUID:
     return UUID(int=milliseconds << 80)
 
 
-def _tasks(owner: int) -> QuerySet[Task]:
-    rows = Task.objects.filter(owner=owner).select_related("owner", "function", "queue")
+def _tasks(sees: Sees) -> QuerySet[Task]:
+    rows = seen(Task.objects.all(), sees).select_related("owner", "function", "queue")
     return rows.defer("function__source")
 
 
-def function(owner: int, function_id: UUID) -> Function:
+def function(sees: Sees, function_id: UUID) -> Function:
     """A function. One query.
 
     Raises:
         NotFound: there is none, or it is somebody else's.
     """
-    found = _functions(owner).filter(id=function_id).first()
+    found = _functions(sees).filter(id=function_id).first()
     if found is None:
         raise NotFound(f"there is no function {str(function_id)!r}", field="function_id")
     return found
 
 
-def functions(owner: int, name: str | None, page: Page) -> tuple[list[Function], UUID | None]:
+def functions(sees: Sees, name: str | None, page: Page) -> tuple[list[Function], UUID | None]:
     """A page of functions. One query."""
-    rows = _functions(owner).defer("source")
+    rows = _functions(sees).defer("source")
     return page.of(rows if name is None else rows.filter(name=name))
 
 
-def _functions(owner: int) -> QuerySet[Function]:
-    return Function.objects.filter(owner=owner).select_related("owner", "queue", "blob").defer("blob__data")
+def _functions(sees: Sees) -> QuerySet[Function]:
+    rows = seen(Function.objects.all(), sees).select_related("owner", "queue", "blob")
+    return rows.defer("blob__data")
 
 
 def workers() -> dict[str, list[Any]]:
@@ -124,13 +138,13 @@ def workers() -> dict[str, list[Any]]:
     return {"workers": found, "dispatchers": dispatchers}
 
 
-def original(owner: int, task_id: UUID) -> Payload:
+def original(sees: Sees, task_id: UUID) -> Payload:
     """The arguments of a task, to be sent once more, and with them the task. One query.
 
     Raises:
         NotFound: there is none, or it is somebody else's.
     """
-    found = Payload.objects.filter(task=task_id, task__owner=owner).select_related("task").first()
-    if found is None:
+    found = Payload.objects.filter(task=task_id).select_related("task").first()
+    if found is None or not (sees is None or found.task.owner_id in sees):
         raise NotFound(f"there is no task {str(task_id)!r}", field="task_id")
     return found

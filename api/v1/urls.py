@@ -13,4 +13,5 @@ urlpatterns = [
     *both("functions", views.FunctionList.as_view(), "v1-functions"),
     *both("functions/<str:function_id>", views.FunctionDetail.as_view(), "v1-function"),
     *both("workers", views.WorkerList.as_view(), "v1-workers"),
+    *both("tickets", views.Tickets.as_view(), "v1-tickets"),
 ]

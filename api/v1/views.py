@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import transaction
@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api import policy
+from api.access import tokens
+from api.access.caller import READ, WORKER, Caller, Sees, caller_of
 from api.errors import InvalidRequest, NotEnded
-from api.functions import local_owner
 from api.lean import LeanRequest, LeanView, answer
 from api.models import Function, Payload, new_id
 from api.moves import Submission
@@ -37,7 +38,7 @@ class TaskList(APIView):
 
     def get(self, request: Request) -> Response:
         query = request.query_params
-        tasks, following = queries.tasks(local_owner(), parameters.wanted(query), parameters.page(query))
+        tasks, following = queries.tasks(_sees(request), parameters.wanted(query), parameters.page(query))
         return Response(TaskPageSerializer({"tasks": tasks, "next": following}).data)
 
 
@@ -45,7 +46,7 @@ class TaskDetail(APIView):
     """`GET /api/v1/tasks/{id}`: all that is known of a task but its arguments and its result."""
 
     def get(self, request: Request, task_id: str) -> Response:
-        return Response(_represented(local_owner(), parse_id(task_id, "task")))
+        return Response(_represented(_sees(request), parse_id(task_id, "task")))
 
 
 class TaskCancel(LeanView):
@@ -56,12 +57,14 @@ class TaskCancel(LeanView):
     async def post(self, request: LeanRequest, task_id: str) -> HttpResponse:
         task = parse_id(task_id, "task")
         patience = wait_s(request)
-        task_now = await _read(task)
+        caller = await services().caller(request.scope)
+        task_now = await _read(caller, task)
         if not _has_ended(task_now):
             await services().canceller.cancel(task)
+            services().note(caller, request.scope, "cancel", str(task))
             if patience:
-                await services().outcome_within(task, patience, request.gone)
-            task_now = await _read(task)
+                await services().outcome_within(caller, task, patience, request.gone)
+            task_now = await _read(caller, task)
         return answer(200 if _has_ended(task_now) else 202, task_now)
 
 
@@ -73,17 +76,18 @@ class TaskRetry(LeanView):
     async def post(self, request: LeanRequest, task_id: str) -> HttpResponse:
         former = parse_id(task_id, "task")
         key = idempotency_key(request)
-        owner = await services().owner()
-        payload = await services().reader.call(lambda _: queries.original(owner, former))
+        caller = await services().caller(request.scope)
+        payload = await services().reader.call(lambda _: queries.original(caller.sees, former))
         state = State(payload.task.state)
         if not state.is_terminal:
             raise NotEnded(
                 f"the task is {state.name}; it can be retried when it has ended (cancel it to end it now)",
                 field="task_id",
             )
-        function = await services().function(str(payload.task.function_id))
-        task = await services().submit(_again(payload, function.queue, key))
-        return answer(201, await _read(task))
+        function = await services().function(caller, str(payload.task.function_id))
+        task = await services().submit(caller, _again(caller, payload, function.queue, key))
+        services().note(caller, request.scope, "retry", str(former))
+        return answer(201, await _read(caller, task))
 
 
 class FunctionList(APIView):
@@ -91,7 +95,7 @@ class FunctionList(APIView):
 
     def get(self, request: Request) -> Response:
         query = request.query_params
-        functions, following = queries.functions(local_owner(), query.get("name"), parameters.page(query))
+        functions, following = queries.functions(_sees(request), query.get("name"), parameters.page(query))
         return Response(FunctionPageSerializer({"functions": functions, "next": following}).data)
 
 
@@ -99,48 +103,64 @@ class FunctionDetail(APIView):
     """`GET /api/v1/functions/{id}`: a function. `PATCH` changes what its tasks follow from now on."""
 
     def get(self, request: Request, function_id: str) -> Response:
-        function = queries.function(local_owner(), parse_id(function_id, "function"))
+        function = queries.function(_sees(request), parse_id(function_id, "function"))
         return Response(FunctionDetailSerializer(function).data)
 
     def patch(self, request: Request, function_id: str) -> Response:
         if not isinstance(request.data, dict) or "policy" not in request.data:
             raise InvalidRequest("the body must be a JSON object with a policy", field="policy")
-        owner, function = local_owner(), parse_id(function_id, "function")
+        sees, function = _sees(request), parse_id(function_id, "function")
         with transaction.atomic():
-            queries.function(owner, function)  # or there is none
+            queries.function(sees, function)  # or there is none
             row = Function.objects.select_for_update().only("policy").get(id=function)
             row.policy = policy.changed(row.policy, request.data["policy"])
             row.save(update_fields=["policy"])
         forget_function(function)
-        return Response(FunctionDetailSerializer(queries.function(owner, function)).data)
+        return Response(FunctionDetailSerializer(queries.function(sees, function)).data)
 
 
 class WorkerList(APIView):
     """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases."""
 
+    needs: ClassVar = {"GET": (READ, WORKER)}
+
     def get(self, request: Request) -> Response:
         return Response(WorkersSerializer(queries.workers()).data)
 
 
-async def _read(task: UUID) -> dict[str, Any]:
-    owner = await services().owner()
-    return await services().reader.call(lambda _: _represented(owner, task))
+class Tickets(APIView):
+    """`POST /api/v1/tickets`: what opens one WebSocket, once, for a page that must not hold a token."""
+
+    needs: ClassVar = {"POST": (READ,)}
+
+    def post(self, request: Request) -> Response:
+        caller = caller_of(request._request)  # noqa: SLF001  # where the scope is
+        ticket = tokens.ticket_for(caller.credential)
+        return Response({"ticket": ticket, "expires_s": tokens.TICKET_S}, status=201)
 
 
-def _represented(owner: int, task: UUID) -> dict[str, Any]:
-    return dict(TaskDetailSerializer(queries.task(owner, task)).data)
+def _sees(request: Request) -> Sees:
+    return caller_of(request._request).sees  # noqa: SLF001  # where the scope is
+
+
+async def _read(caller: Caller, task: UUID) -> dict[str, Any]:
+    return await services().reader.call(lambda _: _represented(caller.sees, task))
+
+
+def _represented(sees: Sees, task: UUID) -> dict[str, Any]:
+    return dict(TaskDetailSerializer(queries.task(sees, task)).data)
 
 
 def _has_ended(represented: dict[str, Any]) -> bool:
     return State[represented["state"]].is_terminal
 
 
-def _again(former: Payload, queue: int, key: str | None) -> Submission:
+def _again(caller: Caller, former: Payload, queue: int, key: str | None) -> Submission:
     task, now = former.task, time.time()
     expires_s = None if task.expires_at is None else (task.expires_at - task.created).total_seconds()
     return Submission(
         id=new_id(),
-        owner=task.owner_id,
+        owner=caller.user,
         function=task.function_id,
         payload=bytes(former.data),
         created=now,

@@ -103,7 +103,8 @@ def _chunked(status: int, data: bytes | bytearray, at: int) -> Answer | None:
 class Client:
     """As many connections to one service as there are requests at the same time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str = "") -> None:
+        self._credential = f"Authorization: Bearer {token}\r\n" if token else ""
         parts = urlsplit(url)
         self.url = url
         self._host, self._port, self._prefix = parts.hostname or "127.0.0.1", parts.port or 80, parts.path.rstrip("/")
@@ -153,6 +154,7 @@ class Client:
         head = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nAccept: application/json\r\n"
         )
+        head += self._credential
         if method == "POST":
             head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
         return (head + "\r\n").encode()

@@ -25,28 +25,28 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "python"
 
 
-def post(url: str, path: str, body: bytes, *, connections: int, seconds: float) -> dict[str, float]:
+def post(url: str, path: str, body: bytes, *, connections: int, seconds: float, token: str = "") -> dict[str, float]:
     """requests, seconds, p50_ms, p99_ms, refused (answers other than 2xx and 3xx), lost (without an answer)."""
     if generator() == "wrk":
-        return _wrk(url + path, body, connections, seconds)
-    return _python(url, path, body, connections, seconds)
+        return _wrk(url + path, body, connections, seconds, token)
+    return _python(url, path, body, connections, seconds, token)
 
 
-def _wrk(url: str, body: bytes, connections: int, seconds: float) -> dict[str, float]:
+def _wrk(url: str, body: bytes, connections: int, seconds: float, token: str) -> dict[str, float]:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(_SCRIPT), url]
-    environ = os.environ | {"BENCH_BODY": body.decode()}
+    environ = os.environ | {"BENCH_BODY": body.decode(), "BENCH_TOKEN": token}
     out = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
     found: dict[str, float] = json.loads(out.strip().splitlines()[-1])
     return found
 
 
-def _python(url: str, path: str, body: bytes, connections: int, seconds: float) -> dict[str, float]:
+def _python(url: str, path: str, body: bytes, connections: int, seconds: float, token: str) -> dict[str, float]:
     """Two processes, that the client is not alone on its core; one for one connection."""
     shares = [connections] if connections < 2 else [connections - connections // 2, connections // 2]
     with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
         pool.map(_nothing, shares)  # they have imported everything
         began = time.perf_counter()
-        parts = pool.starmap(_share, [(url, path, body, share, seconds) for share in shares])
+        parts = pool.starmap(_share, [(url, path, body, share, seconds, token) for share in shares])
         took = time.perf_counter() - began
     times = [time for part, _, _ in parts for time in part]
     return {
@@ -63,12 +63,16 @@ def _nothing(_: int) -> None:
     return
 
 
-def _share(url: str, path: str, body: bytes, connections: int, seconds: float) -> tuple[list[float], int, int]:
-    return asyncio.run(_drive(url, path, body, connections, seconds))
+def _share(
+    url: str, path: str, body: bytes, connections: int, seconds: float, token: str
+) -> tuple[list[float], int, int]:
+    return asyncio.run(_drive(url, path, body, connections, seconds, token))
 
 
-async def _drive(url: str, path: str, body: bytes, connections: int, seconds: float) -> tuple[list[float], int, int]:
-    client, times, refused, lost = Client(url), [], 0, 0
+async def _drive(
+    url: str, path: str, body: bytes, connections: int, seconds: float, token: str
+) -> tuple[list[float], int, int]:
+    client, times, refused, lost = Client(url, token=token), [], 0, 0
     end = time.perf_counter() + seconds
 
     async def one() -> None:

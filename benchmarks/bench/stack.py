@@ -54,6 +54,7 @@ def running(
     commit_ms: float = 0.0,
     folder: Path | None = None,
     mode: str = "local",
+    auth: str = "",
 ) -> Iterator[Stack]:
     """Redis, web and dispatcher until the block ends; on SQLite unless there is a `database_url`. In pull and push
     there is no worker until one is started."""
@@ -69,6 +70,7 @@ def running(
             FAAS_REDIS_URL=socket_url(socket_path),
             FAAS_PORT=str(port),
             FAAS_WORKERS=str(workers),
+            FAAS_AUTH=auth,
             DJANGO_SETTINGS_MODULE="bench.settings",
             BENCH_COMMIT_MS=str(commit_ms),
         )

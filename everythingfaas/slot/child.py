@@ -9,12 +9,13 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 from typing import NoReturn, TextIO
 
 from everythingfaas import prctl
 from everythingfaas.slot.execute import Executor
 from everythingfaas.slot.frames import Frame, FrameReader, Kind, done_head, parse_run_head, prefixed
-from everythingfaas.slot.leftovers import Surroundings
+from everythingfaas.slot.leftovers import Builtins, Surroundings
 
 #: Exit code of a slot that cannot go on: a function has closed or broken the socket to the supervisor.
 BROKEN = 70
@@ -26,7 +27,9 @@ _UNLIMITED = 1 << 62  # the supervisor is trusted
 _libc = ctypes.CDLL(None)
 
 
-def run_slot(connection: int, output: int, *, zygote: int, folder: str, max_result_bytes: int) -> NoReturn:
+def run_slot(
+    connection: int, output: int, *, zygote: int, folder: str, scratch: str, max_result_bytes: int
+) -> NoReturn:
     """Turns a fork of the zygote into a slot and serves until the supervisor hangs up.
 
     Args:
@@ -34,6 +37,7 @@ def run_slot(connection: int, output: int, *, zygote: int, folder: str, max_resu
         output: descriptor of the pipe that takes what functions print.
         zygote: pid of the parent.
         folder: the user's; comes first where modules are looked for.
+        scratch: where the slot makes its own folder of temporary files, named after its pid.
         max_result_bytes: see `Executor`.
     """
     try:
@@ -41,7 +45,10 @@ def run_slot(connection: int, output: int, *, zygote: int, folder: str, max_resu
         _take_descriptors(connection, output)
         _reset_signals()
         sys.path.insert(0, folder)
-        _serve(socket.socket(fileno=_SOCKET), Executor(max_result_bytes=max_result_bytes), Surroundings())
+        temporary = _take_temporary_folder(scratch)
+        builtins = Builtins()
+        executor = Executor(max_result_bytes=max_result_bytes, restore=builtins.restore)
+        _serve(socket.socket(fileno=_SOCKET), executor, Surroundings(builtins, temporary))
     except BaseException:  # noqa: BLE001 nothing may come back into the zygote's loop
         os._exit(BROKEN)
     os._exit(0)
@@ -69,6 +76,17 @@ def _take_descriptors(connection: int, output: int) -> None:
                 os.close(int(name))
     sys.stdout = sys.__stdout__ = _text_stream(_OUTPUT)  # type: ignore[assignment,misc]
     sys.stderr = sys.__stderr__ = _text_stream(_ERRORS)  # type: ignore[assignment,misc]
+
+
+def _take_temporary_folder(scratch: str) -> str:
+    """What functions put there goes with this process; empty if there is no room for it."""
+    folder = os.path.join(scratch, str(os.getpid()))
+    try:
+        os.mkdir(folder, 0o700)
+    except OSError:  # functions that need none go on, the others say what is wrong
+        return ""
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    return folder
 
 
 def _text_stream(descriptor: int) -> TextIO:
@@ -111,7 +129,7 @@ def _run(connection: socket.socket, executor: Executor, surroundings: Surroundin
 def _flush() -> None:
     """Sends what is printed and still held back on its way, before the answer says that this was all."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        # A function may have put anything there.
-        with contextlib.suppress(Exception):
+        # A function may have put anything there, which may raise anything.
+        with contextlib.suppress(BaseException):
             stream.flush()  # type: ignore[union-attr]
     _libc.fflush(None)

@@ -38,10 +38,12 @@ class Executor:
 
     Args:
         max_result_bytes: a larger result fails its task.
+        restore: called when a function has returned or raised, before anything else is done.
     """
 
-    def __init__(self, *, max_result_bytes: int) -> None:
+    def __init__(self, *, max_result_bytes: int, restore: Callable[[], None] = lambda: None) -> None:
         self._max_result_bytes = max_result_bytes
+        self._restore = restore
         self._pid = os.getpid()
         self._blobs: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Callable[..., Any]] = {}
@@ -78,6 +80,7 @@ class Executor:
                 value = _await(value)
             status = 0
         finally:
+            self._restore()
             if os.getpid() != self._pid:
                 os._exit(status)  # a child that the function forked came back: it must not answer as well
         return value

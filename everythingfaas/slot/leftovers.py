@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import builtins
+import gc
+import operator
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -19,12 +23,47 @@ from typing import Any
 _STREAMS = (0, 1, 2)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SIGNALS = sorted(int(signum) for signum in signal.valid_signals())
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_STACK,
+)
+
+
+class Builtins:
+    """The builtins at the time of construction. A function may replace them, and what runs after it uses them."""
+
+    def __init__(self) -> None:
+        self.were_changed = False
+        self._names = builtins.__dict__.copy()
+        # Not looked up again when they may be something else.
+        self._same, self._all, self._map, self._len = operator.is_, all, map, len
+
+    def restore(self) -> None:
+        """Puts them back, and notes whether they had been changed."""
+        now, then = builtins.__dict__, self._names
+        if self._len(now) != self._len(then) or not self._all(self._map(self._same, now.values(), then.values())):
+            self.were_changed = True
+            now.update(then)
+            for name in now.keys() - then.keys():
+                del now[name]
 
 
 class Surroundings:
-    """The state of a process at the time of construction, to compare with later."""
+    """The state of a process at the time of construction, to compare with later.
 
-    def __init__(self) -> None:
+    Args:
+        builtins_: those of the process.
+        temporary: its folder of temporary files; empty if it has none of its own.
+    """
+
+    def __init__(self, builtins_: Builtins, temporary: str) -> None:
+        self._builtins = builtins_
+        self._temporary = temporary
         self._environ = os.environ
         self._variables = _variables().copy()
         self._folder = os.getcwd()
@@ -35,10 +74,19 @@ class Surroundings:
         self._streams = _streams()
         self._standard = (sys.stdin, sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
+        self._path = sys.path.copy()
+        self._finders = sys.meta_path.copy()
+        self._limits = _limits()
 
     def restore(self) -> None:
-        """Takes back what can be taken back without a new process: reassigned streams, recursion limit."""
+        """Takes back what can be taken back without a new process: reassigned streams, recursion limit, the path
+        of modules, the collector of garbage."""
+        self._builtins.restore()  # once more: results run code of their own while they are pickled
         sys.stdin, sys.stdout, sys.stderr = self._standard
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        if not gc.isenabled():
+            gc.enable()
         if sys.getrecursionlimit() != self._recursion:
             sys.setrecursionlimit(self._recursion)
 
@@ -63,7 +111,33 @@ class Surroundings:
             found.append("timers")
         if any(stream.closed for stream in self._standard):
             found.append("closed streams")
+        if self._builtins.were_changed:
+            found.append("other builtins")
+        if sys.getprofile() is not None or sys.gettrace() is not None:
+            found.append("a profiler or tracer")
+        if not _holds(sys.meta_path, self._finders):
+            found.append("imports that no longer work")
+        if _limits() != self._limits:
+            found.append("other limits")
+        if self._temporary and not _is_empty(self._temporary):
+            found.append("temporary files")
         return ", ".join(found)
+
+
+def _holds(finders: list[Any], former: list[Any]) -> bool:
+    """Whether all of `former` are there still: modules may well add some when they are imported."""
+    return all(any(finder is one for one in finders) for finder in former)
+
+
+def _limits() -> list[Any]:
+    return [resource.getrlimit(limit) for limit in _LIMITS] + [os.getpriority(os.PRIO_PROCESS, 0)]
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        return not os.listdir(folder)
+    except OSError:  # it was removed, or made something else
+        return False
 
 
 def _variables() -> dict[bytes, bytes]:

@@ -13,11 +13,13 @@ import select
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 from everythingfaas import prctl, proctree
 from everythingfaas.slot import control
 from everythingfaas.slot.child import run_slot
 from everythingfaas.slot.control import Packet, Verb
+from everythingfaas.slot.scratch import remove_tree
 
 #: A process that hangs in the kernel for longer is left to the next look at strangers.
 _KILL_TIMEOUT_S = 1.0
@@ -29,15 +31,18 @@ class Zygote:
     Args:
         supervisor: the control socket.
         folder: the user's, see `run_slot`.
+        scratch: see `run_slot`; what slots have left there is removed when they are dead.
         max_result_bytes: see `run_slot`.
     """
 
-    def __init__(self, supervisor: socket.socket, *, folder: str, max_result_bytes: int) -> None:
+    def __init__(self, supervisor: socket.socket, *, folder: str, scratch: str, max_result_bytes: int) -> None:
         self._supervisor = supervisor
         self._folder = folder
+        self._scratch = scratch
         self._max_result_bytes = max_result_bytes
         self._pid = os.getpid()
         self._slots: set[int] = set()
+        self._removers: set[int] = set()
 
     def serve(self) -> None:
         """Returns when the supervisor has closed its end, with no slot left."""
@@ -79,6 +84,7 @@ class Zygote:
                 output,
                 zygote=self._pid,
                 folder=self._folder,
+                scratch=self._scratch,
                 max_result_bytes=self._max_result_bytes,
             )
         os.close(connection)
@@ -97,21 +103,40 @@ class Zygote:
             if exited[0] in self._slots:
                 self._slots.remove(exited[0])
                 ended.append(exited)
+            self._removers.discard(exited[0])
         if ended:
             self._kill_strangers()
         for pid, status in ended:
             self._send(Packet(Verb.EXITED, pid, status))
+        for pid, _ in ended:
+            self._remove_files(pid)
+
+    def _remove_files(self, slot: int) -> None:
+        """Removes the temporary files of a dead slot. That may take long, so a process of its own does it."""
+        folder = os.path.join(self._scratch, str(slot))
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            return
+        except OSError:  # there is something in it
+            try:
+                pid = os.fork()
+            except OSError:  # what is left is removed with the whole
+                return
+            if pid == 0:
+                _remove_and_exit(folder, self._pid)
+            self._removers.add(pid)
 
     def _kill_strangers(self) -> None:
         for child in proctree.children(self._pid):
-            if child.pid not in self._slots and not child.dead:
+            if child.pid not in self._slots and child.pid not in self._removers and not child.dead:
                 proctree.kill_tree(child.pid, timeout_s=_KILL_TIMEOUT_S)
 
     def _send(self, packet: Packet) -> None:
         self._supervisor.send(control.encode(packet))
 
 
-def main(control_descriptor: int, supervisor_pid: int, folder: str, max_result_bytes: int) -> None:
+def main(control_descriptor: int, supervisor_pid: int, folder: str, scratch: str, max_result_bytes: int) -> None:
     """Entry point of the process that the supervisor starts."""
     prctl.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != supervisor_pid:
@@ -123,7 +148,16 @@ def main(control_descriptor: int, supervisor_pid: int, folder: str, max_result_b
     gc.freeze()  # no collection touches these objects, so slots go on sharing their memory
     supervisor = socket.socket(fileno=control_descriptor)
     supervisor.set_inheritable(False)
-    Zygote(supervisor, folder=folder, max_result_bytes=max_result_bytes).serve()
+    Zygote(supervisor, folder=folder, scratch=scratch, max_result_bytes=max_result_bytes).serve()
+
+
+def _remove_and_exit(folder: str, zygote: int) -> NoReturn:
+    try:
+        prctl.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() == zygote:
+            remove_tree(folder)
+    finally:
+        os._exit(0)
 
 
 def _next_exited() -> tuple[int, int] | None:

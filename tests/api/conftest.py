@@ -16,6 +16,7 @@ from django.db.backends.utils import CursorWrapper
 
 from api import moves
 from api.models import LOCAL_USER, new_id
+from api.pipeline import pipelined_cursor
 from everythingfaas.status import Event, Outcome, State
 
 T = TypeVar("T")
@@ -25,8 +26,8 @@ NOW = 1_800_000_000.0
 
 @contextmanager
 def committed() -> Iterator[CursorWrapper]:
-    """A cursor in a transaction that commits at the end."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    """A cursor in a transaction that commits at the end, as writers and dispatchers have it."""
+    with transaction.atomic(), pipelined_cursor() as cursor:
         yield cursor
 
 

@@ -47,7 +47,7 @@ def test_the_class_of_a_view_decides_who_runs_it(route, entry):
     scope = {"type": "http", "path": "/" + route.replace("<str:task_id>", "x").replace("<path:path>", "x")}
     for _ in range(2):  # the second time it may be remembered
         assert router().handler_for(scope) is (router()._lean if lean else router()._pool)
-        assert ("faas.match" in scope) == lean
+        assert "faas.match" in scope or "<uuid" in route  # for the gate, whoever runs it
 
 
 @pytest.mark.parametrize("route", ["/nothing", "/admin/", "/static/x", "/status/", "/status/a/b"])

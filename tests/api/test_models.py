@@ -131,5 +131,13 @@ def test_the_busy_table_has_the_indexes_it_needs_and_no_more(database: str) -> N
         name for name, constraint in constraints.items() if constraint["index"] and not constraint["primary_key"]
     }
     unique = {name for name, constraint in constraints.items() if constraint["unique"]}
-    assert indexes - unique == {"task_claim", "task_due", "task_held", "task_expiry", "task_failed", "task_retries"}
+    assert indexes - unique == {
+        "task_claim",
+        "task_due",
+        "task_held",
+        "task_expiry",
+        "task_failed",
+        "task_owner",
+        "task_retries",
+    }
     assert not [name for name, constraint in constraints.items() if constraint["foreign_key"]]

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connection
 
 from api import functions, moves
+from api.access.caller import everybody, local_owner
 from api.models import ANY_QUEUE, Function, Queue, Task
 from api.waiting import why_waiting
 from everythingfaas.pythons import matches
@@ -71,13 +72,13 @@ def test_registrations_at_the_same_time_share_the_new_queue(database: str) -> No
     def run() -> None:
         start.wait(10)
         try:
-            made.append(functions.register("f", payload, "3.9"))
+            made.append(functions.register(caller, "f", payload, python="3.9"))
         except Exception as exc:  # noqa: BLE001  # the test shows it
             made.append(exc)
         finally:
             connection.close()
 
-    functions.local_owner()
+    caller = everybody(local_owner())
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -102,7 +102,7 @@ def test_the_counters_are_what_is_counted(workshop: Workshop) -> None:
                 tally.absorb(cursor, absorbed)
             assert tally.totals(cursor) == count()
             for owner in owners:
-                assert tally.totals(cursor, owner) == count(owner)
+                assert tally.totals(cursor, {owner}) == count(owner)
         cursor.execute("SELECT DISTINCT writer FROM api_counter UNION SELECT DISTINCT writer FROM api_rollup")
         assert cursor.fetchall() == [("",)]
 
@@ -125,7 +125,7 @@ def test_the_history_is_what_happened(workshop: Workshop) -> None:
         assert steps[int(minute)][Series.COMPLETED].total_s == 2.0
         assert steps[int(minute) + 120][Series.FAILED] == tally.Histogram(1, 0.0, {})
         assert Series.WAIT not in steps[int(minute) + 120]
-        assert tally.history(cursor, minute, minute + 180, owner=-1) == {}
+        assert tally.history(cursor, minute, minute + 180, {-1}) == {}
         assert sorted(tally.history(cursor, minute + 60, minute + 120)) == [minute + 60]
         (hour,) = tally.history(cursor, minute, minute + 180, step_s=86400).values()
         assert hour[Series.COMPLETED].count == 2

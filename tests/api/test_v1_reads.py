@@ -12,7 +12,7 @@ from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 
 from api import moves
-from api.functions import local_owner
+from api.access.caller import local_owner
 from api.models import Dispatcher, Function, Task, new_id
 from api.v1 import parameters, queries
 from api.v1.serializers import FunctionPageSerializer, TaskDetailSerializer, TaskPageSerializer, WorkersSerializer
@@ -54,7 +54,7 @@ def told(workshop: Workshop) -> UUID:
 
 
 def test_a_task_with_all_that_is_known(workshop: Workshop, told: UUID) -> None:
-    body = json.loads(json.dumps(TaskDetailSerializer(queries.task(workshop.owner, told)).data))
+    body = json.loads(json.dumps(TaskDetailSerializer(queries.task(frozenset({workshop.owner}), told)).data))
     attempts = body.pop("attempts")
     assert body == {
         "id": str(told),
@@ -111,7 +111,7 @@ def test_neither_arguments_nor_result_are_loaded(workshop: Workshop, told: UUID)
     with CaptureQueriesContext(
         connection,
     ) as asked:
-        assert TaskDetailSerializer(queries.task(workshop.owner, told)).data
+        assert TaskDetailSerializer(queries.task(frozenset({workshop.owner}), told)).data
     assert len(asked) == 3
     said = " ".join(query["sql"] for query in asked)
     assert "api_payload" not in said
@@ -128,11 +128,11 @@ def test_lists_take_as_many_queries_however_long_they_are(workshop: Workshop, n:
             moves.register_dispatcher(cursor, new_id(), "push", 1, "there", 1, lease_s=60)
     page = queries.Page(200)
     with CaptureQueriesContext(connection) as asked:
-        tasks, following = queries.tasks(workshop.owner, queries.Wanted(), page)
+        tasks, following = queries.tasks(frozenset({workshop.owner}), queries.Wanted(), page)
         assert len(TaskPageSerializer({"tasks": tasks, "next": following}).data["tasks"]) == n
     assert len(asked) == 1
     with CaptureQueriesContext(connection) as asked:
-        functions, following = queries.functions(workshop.owner, None, page)
+        functions, following = queries.functions(frozenset({workshop.owner}), None, page)
         assert len(FunctionPageSerializer({"functions": functions, "next": following}).data["functions"]) == n + 1
     assert len(asked) == 1
     assert '"data"' not in asked[0]["sql"]
@@ -147,13 +147,13 @@ def test_pages_hold_each_task_once_newest_first(workshop: Workshop) -> None:
     seen: list[UUID] = []
     before = None
     for expected in (3, 3, 1):
-        found, before = queries.tasks(workshop.owner, queries.Wanted(), queries.Page(3, before))
+        found, before = queries.tasks(frozenset({workshop.owner}), queries.Wanted(), queries.Page(3, before))
         assert len(found) == expected
         seen += [task.id for task in found]
         workshop.submit()  # what comes meanwhile moves no page
     assert before is None
     assert seen == tasks[::-1]
-    found, before = queries.tasks(workshop.owner, queries.Wanted(), queries.Page(10))
+    found, before = queries.tasks(frozenset({workshop.owner}), queries.Wanted(), queries.Page(10))
     assert (len(found), before) == (10, None)
 
 
@@ -166,7 +166,10 @@ def test_lists_of_what_is_wanted(workshop: Workshop) -> None:
     (elsewhere,) = workshop.submit(function=other)
 
     def found(**wanted: object) -> list[UUID]:
-        return [task.id for task in queries.tasks(workshop.owner, queries.Wanted(**wanted), queries.Page(50))[0]]  # type: ignore[arg-type]
+        return [
+            task.id
+            for task in queries.tasks(frozenset({workshop.owner}), queries.Wanted(**wanted), queries.Page(50))[0]
+        ]  # type: ignore[arg-type]
 
     assert found() == [elsewhere, queued, waits, done]
     assert found(states=[State.COMPLETED, State.WAITING]) == [waits, done]

@@ -61,7 +61,9 @@ class Tab:
         )
 
     def _failed(self, request: Any) -> None:
-        if "download" not in request.url:  # which ends for the page where it begins for the browser
+        # A download ends for the page where it begins for the browser, and whoever goes on to the next page aborts
+        # what the last one still loads.
+        if "download" not in request.url and request.failure != "net::ERR_ABORTED":
             self.errors.append(f"{request.url} {request.failure}")
 
     def open(self, path: str) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import requests
 
+from dispatcher.loop import DRAIN_S
+from everythingfaas.proctree import children
 from tests.live import ROOT, Appliance, free_port, until
 
 
@@ -29,8 +31,9 @@ def manage(data_dir: Path, *arguments: str, **environ: str) -> subprocess.Comple
 
 
 @contextmanager
-def started(data_dir: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT, env=clean_environment(data_dir)) as process:
+def started(data_dir: Path, *command: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    env = clean_environment(data_dir) | environ
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env) as process:
         try:
             yield process
         finally:
@@ -89,3 +92,41 @@ def test_a_dispatcher_waits_for_its_tables(tmp_path: Path) -> None:
             url = f"http://127.0.0.1:{port}/readyz"
             until(lambda: (answer := answers(url)) is not None and answer.status_code == 200)
         assert dispatcher.poll() is None
+
+
+def test_signs_of_life_are_given_by_who_can_work(tmp_path: Path) -> None:
+    assert manage(tmp_path, "migrate", "-v", "0").returncode == 0
+    port = str(free_port())
+    of_worker, of_dispatcher = tmp_path / "worker alive", tmp_path / "dispatcher alive"
+    worker = ("-m", "worker", "push", "1", f"tcp://127.0.0.1:{port}")
+    dispatcher = ("manage.py", "task_dispatcher", "-m", "push", "-p", port)
+    with started(tmp_path, *worker, FAAS_ALIVE_FILE=str(of_worker)) as process:
+        until(lambda: children(process.pid), what="the worker has started its zygote")
+        assert not of_worker.exists()
+        with started(tmp_path, *dispatcher, FAAS_ALIVE_FILE=str(of_dispatcher)):
+            until(lambda: of_worker.exists() and of_dispatcher.exists(), what="both can work")
+
+
+def test_a_dispatcher_waits_for_what_workers_deliver_that_stop_with_it(tmp_path: Path) -> None:
+    def sleeps(seconds: float) -> str:
+        import time
+
+        time.sleep(seconds)
+        return "slept"
+
+    assert manage(tmp_path, "migrate", "-v", "0").returncode == 0
+    web_port, port = str(free_port()), str(free_port())
+    client = Appliance(f"http://127.0.0.1:{web_port}")
+    with (
+        started(tmp_path, "-m", "uvicorn", "main:app", "--port", web_port),
+        started(tmp_path, "manage.py", "task_dispatcher", "-m", "push", "-p", port, FAAS_SHUTDOWN_S="15") as dispatcher,
+        started(tmp_path, "-m", "worker", "push", "1", f"tcp://127.0.0.1:{port}", FAAS_SHUTDOWN_S="15") as worker,
+    ):
+        until(lambda: answers(f"{client.url}/healthz"), what="the server")
+        task = client.submit(sleeps, DRAIN_S + 1.5)
+        until(lambda: client.status(task) == "RUNNING", what="the function has begun")
+        for process in (dispatcher, worker):
+            process.terminate()
+        assert worker.wait(20) == 0
+        assert dispatcher.wait(5) == 0
+        assert client.result(task) == ("COMPLETED", "slept")

@@ -23,6 +23,8 @@ import pytest
 
 from everythingfaas import proctree
 from everythingfaas.status import Outcome
+from tests.live import until
+from worker import scratch
 from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 from worker.pool import SlotPool
 from worker.slots import SlotLimits
@@ -816,3 +818,100 @@ def test_nothing_leaks_over_many_processes(slots):
         slots.value(leave_another_folder)
     assert (count(), len(os.listdir(f"/proc/{zygote}/fd"))) == (ours, theirs)
     assert len(proctree.children(zygote)) == 2
+
+
+# --- what a function does to the process and to its folder of temporary files
+
+
+def patch_builtins():
+    import builtins
+
+    builtins.len = builtins.open = builtins.isinstance = None
+    return "done"
+
+
+def put_liars_into_the_streams():
+    import sys
+
+    class Liar:
+        def __getattr__(self, name):
+            raise SystemExit(name)
+
+    sys.stdout = sys.stderr = Liar()
+    return "done"
+
+
+def clear_the_path():
+    import sys
+
+    sys.path.clear()
+    sys.meta_path.clear()
+    return "done"
+
+
+def lower_its_limits():
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return "done"
+
+
+def leave_files():
+    import tempfile
+
+    folder = tempfile.mkdtemp()
+    os.mkdir(f"{folder}/locked")
+    with open(f"{folder}/locked/file", "w") as file:
+        file.write("left")
+    os.chmod(f"{folder}/locked", 0)
+    return "done"
+
+
+@pytest.mark.parametrize("function", [patch_builtins, clear_the_path, lower_its_limits, leave_files])
+def test_who_spoils_the_process_gets_his_result_and_nobody_else_the_process(slots, function):
+    before = slots.pool.pid(0)
+    assert slots.value(function) == "done"
+    assert slots.pool.pid(0) != before
+
+
+def test_streams_that_raise_anything_are_put_back(slots):
+    assert slots.value(put_liars_into_the_streams) == "done"
+    assert slots.run(lambda: print("heard")).output.head == b"heard\n"
+
+
+def test_temporary_files_go_with_the_process(tmp_path):
+    slots = start_pool(tmp_path)
+
+    def function():
+        import tempfile
+
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            file.write(b"left")
+        return file.name
+
+    def function_that_dies():
+        os.close(os.open(os.path.join(os.environ["TMPDIR"], "left"), os.O_CREAT))
+        os._exit(1)
+
+    left = slots.value(function)
+    folder = Path(left).parent
+    assert folder.parent.name.startswith(scratch.PREFIX)
+    until(lambda: not folder.exists(), what="its removal")
+    slots.run(function_that_dies)
+    until(lambda: not list(folder.parent.glob("*/*")), what="its removal")
+    slots.pool.close()
+    assert not folder.parent.exists()
+
+
+def test_the_next_worker_removes_what_a_killed_one_has_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    alive = scratch.Scratch()
+    ownerless = tmp_path / f"{scratch.PREFIX}ownerless"
+    (ownerless / "1").mkdir(parents=True)
+    (tmp_path / "another").mkdir()
+    another = scratch.Scratch()
+    until(lambda: not ownerless.exists(), what="its removal")
+    assert sorted(tmp_path.iterdir()) == sorted([Path(alive.path), Path(another.path), tmp_path / "another"])
+    alive.close()
+    another.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]

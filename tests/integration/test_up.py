@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -271,6 +272,24 @@ def test_a_stop_in_the_middle_of_work_is_in_time_and_leaves_no_daemon(up, tmp_pa
     assert not alive(finished)
     assert not alive(running)
     assert up.left() == []
+
+
+def test_beyond_loopback_it_asks_for_a_token_that_is_shown_once(up):
+    up.start("--bind", "0.0.0.0")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        up.call("/api/v1/tasks")
+    _, said = up.stop()
+    (token,) = re.findall(r"token (faas_[\w-]{43})\n", said)
+    assert "warning" not in said
+    for path in up.data_dir.rglob("*"):
+        assert path.is_dir() or token.encode() not in path.read_bytes(), path
+    up.start("--bind", "0.0.0.0")
+    request = urllib.request.Request(f"http://127.0.0.1:{up.port}/api/v1/tasks")
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=40) as response:
+        assert json.load(response)["tasks"] == []
+    _, said = up.stop()
+    assert "faas_" not in said
 
 
 def test_a_folder_in_use_is_one_line(up):

@@ -58,11 +58,11 @@ def test_wrong_usage_is_status_2(faas, arguments):
 @pytest.mark.parametrize(
     ("arguments", "environ", "says"),
     [
-        (["--bind", "0.0.0.0"], {}, "needs tokens"),
+        (["--bind", "0.0.0.0"], {"FAAS_AUTH": "open"}, "FAAS_AUTH=open"),
         (["--task-deadline", "0"], {}, "FAAS_TASK_DEADLINE=0.0: expected"),
         (["--data-dir", "/dev/null/x"], {}, "FAAS_DATA_DIR=/dev/null/x cannot be written"),
         ([], {"FAAS_PORT": "http"}, "FAAS_PORT=http: expected a port number"),
-        ([], {"FAAS_AUTH": "token"}, "FAAS_AUTH=token"),
+        ([], {"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "short"}, "FAAS_SECRET_KEY"),
         ([], {"FAAS_LISTEN": "192.0.2.1"}, "cannot listen on 192.0.2.1"),
     ],
 )

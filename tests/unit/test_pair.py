@@ -373,8 +373,12 @@ def test_draining_gives_back_what_has_not_begun() -> None:
         pair.submit()
     pair.settle(seconds=0.2, finish=False)
     worker = pair.workers[0]
+    assert not pair.scheduler.is_being_left
     pair._perform(worker, worker.session.drain(now=pair.now))
+    pair.settle(seconds=0.2, finish=False)
+    assert pair.scheduler.is_being_left
     pair.settle(seconds=1)
+    assert not pair.scheduler.is_being_left
     assert worker.stopped == "drained"
     assert states(pair) == {State.COMPLETED: 101, State.QUEUED: 4}
 

@@ -73,3 +73,10 @@ def test_how_much_memory_was_used_is_told() -> None:
     assert "used 80.1 MiB of memory, and its limit is 64 MiB" in str(dill.loads(decision.result))
     assert decision.summary.startswith("WorkerFailure: process killed because it used 80.1 MiB")
     assert decision.died
+
+
+def test_what_the_worker_ended_says_why_and_not_by_which_signal() -> None:
+    error = Error("WorkerFailure", "the function closed its descriptors", "")
+    decision = ended(Policy(max_attempts=1), Outcome.DIED, error)
+    assert isinstance(decision, Ended)
+    assert "the function closed its descriptors; that was attempt 1 of 1" in str(dill.loads(decision.result))

@@ -86,6 +86,19 @@ def test_a_bad_url_is_not_shown_for_it_may_hold_a_password(name):
     assert name in str(raised.value)
 
 
+def test_a_private_setting_may_stand_in_a_file(tmp_path):
+    (tmp_path / "url").write_text("redis://:sesame@redis:6379\n")
+    environ = {"FAAS_REDIS_URL_FILE": str(tmp_path / "url")}
+    assert Settings.from_env(environ).redis_url == "redis://:sesame@redis:6379"
+    assert Settings.from_env(environ | {"FAAS_REDIS_URL": "redis://here"}).redis_url == "redis://here"
+    with pytest.raises(ConfigurationError, match=r"FAAS_SECRET_KEY_FILE=.*/none cannot be read"):
+        Settings.from_env({"FAAS_SECRET_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_what_is_not_private_comes_from_no_file(tmp_path):
+    assert Settings.from_env({"FAAS_PORT_FILE": str(tmp_path / "none")}) == Settings.from_env({})
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -93,12 +106,54 @@ def test_a_bad_url_is_not_shown_for_it_may_hold_a_password(name):
         {"FAAS_BIND": "10.0.0.7"},
         {"FAAS_BIND": "::"},
         {"FAAS_BIND": "faas.example.org"},
-        {"FAAS_AUTH": "token"},
+        {"FAAS_BIND": "127.0.0.1", "FAAS_AUTH": "token"},
+        {"FAAS_BIND": "0.0.0.0", "FAAS_AUTH": ""},
     ],
 )
-def test_what_needs_tokens_is_refused(environ):
-    with pytest.raises(ConfigurationError, match=r"needs tokens, .*this version does not have"):
+def test_beyond_loopback_tokens_are_on(environ):
+    settings = Settings.from_env(environ)
+    assert settings.tokens
+    assert settings.auth == "token"
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_they_are_off(bind):
+    assert not Settings.from_env({"FAAS_BIND": bind}).tokens
+
+
+GOOD_KEY = "q9vX2mB7tLw4ZrK8pN3sYc6HdJ1fGa5E"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"FAAS_BIND": "0.0.0.0", "FAAS_AUTH": "open"}, "FAAS_AUTH=open with FAAS_BIND=0.0.0.0"),
+        ({"FAAS_BIND": "faas.example.org", "FAAS_AUTH": "open"}, "FAAS_AUTH=open"),
+        ({"FAAS_AUTH": "token", "FAAS_ALLOWED_HOSTS": "faas.example.org,*"}, "FAAS_ALLOWED_HOSTS"),
+        ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": " "}, "FAAS_SECRET_KEY"),
+        ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "short"}, "FAAS_SECRET_KEY"),
+        ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "0" * 64}, "FAAS_SECRET_KEY"),
+        ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "django-insecure-" + GOOD_KEY}, "FAAS_SECRET_KEY"),
+        ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "ChangeMe" + GOOD_KEY}, "FAAS_SECRET_KEY"),
+        ({"FAAS_AUTH": "token", "FAAS_DEBUG": "1"}, "FAAS_DEBUG"),
+        ({"FAAS_AUTH": "token", "DJANGO_DEBUG": "true"}, "DJANGO_DEBUG"),
+    ],
+)
+def test_what_would_let_in_everybody_is_refused(environ, said):
+    with pytest.raises(ConfigurationError, match=said) as raised:
         Settings.from_env(environ)
+    if len(environ.get("FAAS_SECRET_KEY", "")) > 1:
+        assert environ["FAAS_SECRET_KEY"] not in str(raised.value)
+
+
+def test_a_key_made_at_random_is_taken():
+    assert Settings.from_env({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": GOOD_KEY}).secret_key == GOOD_KEY
+
+
+def test_behind_tls_users_come_by_the_name():
+    settings = Settings.from_env({"FAAS_TLS": "yes", "FAAS_ALLOWED_HOSTS": "faas.example.org", "FAAS_AUTH": "token"})
+    assert settings.url == "https://faas.example.org"
+    assert Settings.from_env(as_environment(settings)) == settings
 
 
 @pytest.mark.parametrize(
@@ -125,6 +180,14 @@ def test_loopback(host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "localhost.example.org", "fe80::1"])
 def test_the_outside(host):
     assert not is_loopback(host)
+
+
+def test_where_it_is_bound_to_everything_this_machine_finds_it_by_loopback():
+    assert Settings.from_env({"FAAS_BIND": "0.0.0.0"}).url == "http://127.0.0.1:8000"
+    assert Settings.from_env({"FAAS_BIND": "::"}).url == "http://[::1]:8000"
+    assert Settings.from_env({"FAAS_BIND": "0.0.0.0"}).own_hosts == ()
+    assert Settings.from_env({"FAAS_BIND": "10.0.0.7"}).own_hosts == ("10.0.0.7",)
+    assert Settings.from_env({"FAAS_BIND": "fd00::7"}).own_hosts == ("[fd00::7]",)
 
 
 def test_ipv6_stands_in_brackets_in_the_url_alone():

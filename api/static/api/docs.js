@@ -9,6 +9,11 @@ SwaggerUIBundle({
   deepLinking: true,
   validatorUrl: null,
   queryConfigEnabled: false,
+  requestInterceptor: (request) => {
+    const field = document.querySelector("input[name=csrfmiddlewaretoken]"); // there where somebody has logged in
+    if (field) request.headers["X-CSRFToken"] = field.value;
+    return request;
+  },
   tagsSorter: (one, other) => ["contract", "tasks", "functions", "service"].indexOf(one) -
     ["contract", "tasks", "functions", "service"].indexOf(other),
 });

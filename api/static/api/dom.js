@@ -7,6 +7,12 @@ export const byId = (id) => document.getElementById(id);
 /** What the server has put into the page for the script. */
 export const view = () => JSON.parse(byId("view").textContent);
 
+/** The headers by which the server knows that it was this page that asked; none where nobody has to log in. */
+export function proof() {
+  const field = document.querySelector("input[name=csrfmiddlewaretoken]");
+  return field ? { "X-CSRFToken": field.value } : {};
+}
+
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) if (value != null) element.setAttribute(name, value);

@@ -6,6 +6,7 @@ const PONG_MS = 5_000;
 // What the server may send ahead is twice this: see api/live/page.py.
 const ACK_EVERY = 4;
 const ACK_AFTER_MS = 1_000;
+const NOT_LET_IN = 4001; // see api/consumers.py
 
 const shown = new Map(); // topic → handler(parts, full, gone)
 const watchers = new Set();
@@ -63,8 +64,9 @@ function connect() {
   mine.addEventListener("message", (event) => {
     if (mine === socket) take(JSON.parse(event.data));
   });
-  mine.addEventListener("close", () => {
-    if (mine === socket) lost();
+  mine.addEventListener("close", (event) => {
+    if (event.code === NOT_LET_IN) location.reload(); // to the page to log in by
+    else if (mine === socket) lost();
   });
 }
 

@@ -1,7 +1,7 @@
 // One task: what became of it, its attempts, its output as it is printed, cancel and re-run.
 
 import { Terminal } from "./ansi.js";
-import { byId, duration, el, exact, moment, number, since, stateMark, stateWord, sync, toggle, view, write } from "./dom.js";
+import { byId, duration, el, exact, moment, number, proof, since, stateMark, stateWord, sync, toggle, view, write } from "./dom.js";
 import { hide, now, show } from "./live.js";
 
 const given = view();
@@ -24,7 +24,7 @@ function said(text, isError = false) {
 async function act(button, path, done) {
   button.disabled = true; // heard
   try {
-    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" });
+    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json", ...proof() }, body: "{}" });
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error?.message ?? `the server answered ${answer.status}`);
     done(body);

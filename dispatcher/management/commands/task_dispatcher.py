@@ -21,11 +21,13 @@ from dispatcher.instance import take_identity
 from dispatcher.keyring import Keyring
 from dispatcher.local import LocalLink
 from dispatcher.log_writer import LogWriter
-from dispatcher.loop import DRAIN_S, FLUSH_S, Link, Loop
+from dispatcher.loop import DRAIN_S, FLUSH_S, LAST_S, Link, Loop
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
+from everythingfaas import no_pickles
+from everythingfaas.alive import SignOfLife
 from everythingfaas.errors import ConfigurationError, StoreUnavailable
 from everythingfaas.settings import MODES, Settings, dispatcher_address
 from worker.slots import SlotLimits
@@ -72,6 +74,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        no_pickles.forbid()
         faas = settings.FAAS
         mode: str = options["mode"]
         slots: int = options["workers"] if mode == "local" else 0
@@ -95,8 +98,11 @@ class Command(BaseCommand):
         )
         # What is over after the drain has to fit in as well, or a stop in order would end as a kill.
         drain_s = min(DRAIN_S, max(0.5, faas.shutdown_s - FLUSH_S - 0.5))
+        leave_s = faas.shutdown_s - LAST_S
         logs = LogWriter(faas.redis_address)
-        loop = Loop(core, store, link, drain_s=drain_s, on_printed=logs.put)
+        loop = Loop(
+            core, store, link, drain_s=drain_s, leave_s=leave_s, alive=SignOfLife(faas.alive_file), on_printed=logs.put
+        )
         bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())

@@ -1,0 +1,59 @@
+"""What is written of who did what, and told of it. For threads that may wait; light, for every process imports it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from msgspec import Struct
+
+from api import mirror
+from api.models import AuditEntry
+from api.redis_commands import RedisUnavailable
+from api.redis_sync import SyncLink
+
+
+class Entry(Struct, frozen=True):
+    """Who did what, from where."""
+
+    user: str
+    by: str
+    address: str
+    action: str
+    target: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """As they are stored."""
+        return {
+            "user": self.user[:150].replace("\0", ""),
+            "by": self.by[:128],
+            "address": self.address[:64].replace("\0", ""),
+            "action": self.action,
+            "target": self.target[:255].replace("\0", ""),
+        }
+
+
+def record(user: str, by: str, address: str, action: str, target: str = "") -> None:
+    """For threads that may wait."""
+    AuditEntry.objects.create(**Entry(user, by, address, action, target).fields())
+
+
+def address_of(scope: Any) -> str:
+    """Where a request came from: behind a proxy of ours, what that says; the rest of the header anybody may write."""
+    if settings.FAAS.tls:
+        for name, value in reversed(list(scope["headers"])):
+            if name == b"x-forwarded-for":
+                return str(value.decode("latin1").rpartition(",")[2].strip())
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def tell_changed() -> None:
+    """Tells all web processes to look again who is let in. Without Redis they find out by themselves."""
+    link = SyncLink(settings.FAAS.redis_address)
+    try:
+        link.call([mirror.tell_access()])
+    except RedisUnavailable:
+        return
+    finally:
+        link.close()

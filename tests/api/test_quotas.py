@@ -1,0 +1,152 @@
+"""Quotas, the audit log, and what the command line makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from api.access import quotas, tokens
+from api.models import AuditEntry, Quota, Token
+from tests.access import People, Person, call
+from tests.api.conftest import Workshop
+from tests.conftest import Database
+from tests.live import ROOT, serialize, until
+from tests.web import Web, on_sqlite
+
+pytestmark = on_sqlite
+
+
+def limited(people: People, **limits: Any) -> Person:
+    """Somebody with limits. Whoever is let in is known before the first request."""
+    person = people.person(f"limited-{time.time()}")
+    Quota.objects.create(user=person.user, **limits)
+    return person
+
+
+def test_so_many_tasks_may_wait(people: People):
+    person = limited(people, queued_tasks=3)
+    function = person.register()
+    answers = [person.execute(function) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [201] * 3 + [429] * 2
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert answers[-1].json()["error"]["code"] == "too_many"
+    assert people.person("other").submit(), "others are let in"
+    (task, *_) = [answer.json()["task_id"] for answer in answers[:3]]
+    assert person.post(f"/api/v1/tasks/{task}/cancel").status_code == 200
+    until(lambda: person.execute(function).status_code == 201, timeout_s=5)
+
+
+def test_so_much_may_be_stored(people: People):
+    person = limited(people, stored_bytes=3000)
+    function = person.register()
+    payload = serialize(((b"x" * 2000,), {}))
+    answers = [person.post("/execute_function", {"function_id": function, "payload": payload}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 429]
+    big = person.post("/register_function", {"name": "f", "payload": serialize(eval("lambda: " + repr("y" * 3000)))})
+    assert big.status_code == 429
+
+
+def test_so_many_requests_a_second(people: People):
+    person = limited(people, requests_per_s=5)
+    answers = [person.get("/api/v1/tasks") for _ in range(30)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert 1 <= len(refused) <= 20
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    until(lambda: person.get("/api/v1/tasks").status_code == 200, timeout_s=5)
+
+
+def test_what_is_stored_is_one_query(workshop: Workshop):
+    workshop.submit(2, payload=b"12345")
+    with CaptureQueriesContext(connection) as queries, connection.cursor() as cursor:
+        assert quotas.stored(cursor, workshop.owner) == 2 * 5 + len(b"function")
+    assert len(queries) == 1
+
+
+def test_submits_are_counted_and_other_things_written_one_by_one(people: People):
+    person = people.person("ada")
+    function = person.register()
+    tasks = [person.execute(function).json()["task_id"] for _ in range(3)]
+    person.post(f"/api/v1/tasks/{tasks[0]}/cancel")
+    person.post(f"/api/v1/tasks/{tasks[0]}/retry")
+
+    def written() -> list[tuple[Any, ...]]:
+        rows = AuditEntry.objects.filter(user="ada").exclude(action="submit")
+        return sorted(rows.values_list("action", "target", "address", "by"))
+
+    by = str(person.row)
+    until(lambda: len(written()) == 2)
+    assert written() == [("cancel", tasks[0], "127.0.0.1", by), ("retry", tasks[0], "127.0.0.1", by)]
+    submits = AuditEntry.objects.filter(action="submit", user="ada")
+    until(lambda: sum(submits.values_list("count", flat=True)) == 3, timeout_s=15)
+    assert submits.count() <= 2
+    until(lambda: Token.objects.get(pk=person.row.pk).last_used is not None, timeout_s=15)
+
+
+# --- the command line
+
+
+class Console:
+    def __init__(self, database: Database, folder: Any, **environ: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FAAS_")}
+        self._environ = clean | {"FAAS_DATABASE_URL": database.url, "FAAS_DATA_DIR": str(folder)} | environ
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from everythingfaas.cli import main; main()", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=self._environ, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+def test_tokens_are_made_listed_and_revoked(closed_web: Web, backend: Database, tmp_path: Any):
+    faas = Console(backend, tmp_path)
+    made = faas("token", "create", "ci", "--user", "bob", "--scope", "read", "--expires-days", "2")
+    secret = made.stdout.strip()
+    assert (made.returncode, len(secret)) == (0, 48), made.stderr
+    bearer = {"Authorization": f"Bearer {secret}"}
+    assert call(closed_web, "GET", "/api/v1/tasks", headers=bearer).status_code == 200
+    assert call(closed_web, "POST", "/execute_function", headers=bearer, json={}).status_code == 403
+    listed = faas("token", "list").stdout
+    assert "ci  bob  read" in listed
+    assert secret not in listed
+    for wrong in (("ci",), ("x", "--scope", "fly"), ("x", "--scope", "admin")):
+        refused = faas("token", "create", *wrong)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr
+    assert not get_user_model().objects.filter(username="x").exists()
+    assert faas("token", "create", "root", "--scope", "admin", "--administrator").returncode == 0
+    assert faas("quota", "bob", "--queued-tasks", "5").stdout.splitlines()[0] == "queued_tasks: 5"
+    assert faas("token", "revoke", "ci").returncode == 0
+    assert faas("token", "revoke", "ci").returncode == 1
+    until(lambda: call(closed_web, "GET", "/api/v1/tasks", headers=bearer).status_code == 401, timeout_s=5)
+    assert not [row for row in Token.objects.values() if secret in str(row)]
+    actions = list(AuditEntry.objects.filter(by="console").order_by("id").values_list("action", flat=True))
+    assert actions == ["token-create", "token-create", "quota", "token-revoke"]
+
+
+def test_the_first_administrator_is_made_and_shown_once(closed_web: Web, backend: Database, tmp_path: Any):
+    assert Console(backend, tmp_path)("token", "first").stderr == "", "with tokens off there is none"
+    faas = Console(backend, tmp_path, FAAS_AUTH="token")
+    shown = faas("token", "first")
+    assert shown.returncode == 0
+    words = shown.stderr.split()
+    secret = words[-1]
+    answer = call(closed_web, "GET", "/api/v1/tasks", headers={"Authorization": f"Bearer {secret}"})
+    assert answer.status_code == 200
+    again = faas("token", "first")
+    assert (again.returncode, again.stderr, again.stdout) == (0, "", "")
+    user = get_user_model().objects.get(username="admin")
+    assert user.is_superuser
+    assert user.check_password(words[words.index("password") + 1])
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_token_has_a_name(name: str, people: People):
+    with pytest.raises(tokens.NotPossible):
+        tokens.create(name, people.person("a").user, ["read"])
