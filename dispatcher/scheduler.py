@@ -350,6 +350,9 @@ class Scheduler:
         worker = self._workers.get(peer)
         if worker is None:
             return [] if isinstance(message, Bye) else [Send(peer, Refuse("unknown worker", again=True))]
+        if isinstance(message, Heartbeat) and message.seen < worker.welcomed:
+            # It has not taken our Welcome, which answered a Hello from before: what that listed is not so any more.
+            return [Send(peer, Refuse("registered by an old Hello", again=True))]
         worker.heard_at = now
         self._hears_us(worker)
         match message:

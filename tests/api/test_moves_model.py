@@ -141,7 +141,7 @@ class Table(RuleBasedStateMachine):
             assert (task.attempt, task.starts, task.deaths) == (row.attempt, row.starts, row.deaths)
 
     def is_over(self, row: Expected) -> bool:
-        return row.expires_at is not None and row.expires_at <= self.now
+        return row.started is None and row.expires_at is not None and row.expires_at <= self.now
 
     @rule(which=WHICH, back=BACK)
     def begin(self, which: int, back: int) -> None:
@@ -265,7 +265,7 @@ class Table(RuleBasedStateMachine):
         for row in self.rows.values():
             if row.state is State.WAITING and row.run_after is not None and row.run_after <= self.now:
                 row.state = State.QUEUED
-            if row.state in {State.WAITING, State.QUEUED} and row.started is None and self.is_over(row):
+            if row.state in {State.WAITING, State.QUEUED} and self.is_over(row):
                 row.end(State.FAILED, self.now)
 
     @invariant()

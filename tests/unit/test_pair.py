@@ -262,6 +262,24 @@ def test_a_result_is_kept_until_its_commit_is_acknowledged() -> None:
     assert not worker.session._held
 
 
+def test_an_old_hello_that_comes_once_more_kills_nothing() -> None:
+    """To a dispatcher that has started anew, which takes it for the worker's latest word."""
+    pair = Pair(slots=1)
+    (worker,) = pair.workers
+    hello = worker.outbox[0]
+    pair.settle(seconds=0.5)
+    task = pair.submit()
+    pair.settle(seconds=0.5, finish=False)
+    pair.start_dispatcher()
+    worker.outbox.insert(0, hello)
+    pair.settle(seconds=20, finish=False)
+    assert pair.begins == {(task, 1): 1}
+    assert worker.jobs
+    pair.settle(seconds=2)
+    row = pair.store.tasks[task]
+    assert (row.state, row.attempt, row.deaths) == (State.COMPLETED, 1, 0)
+
+
 def test_a_worker_without_a_dispatcher_does_not_spin() -> None:
     """Whatever waits to be sent, or given back, until there is one."""
     pair = Pair(slots=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from dispatcher.memory import MemoryData, MemoryStore, MemoryTask
 from dispatcher.scheduler import TAKE_OVER_S, Scheduler
 from dispatcher.store import LEASE_S, Policy
@@ -88,6 +90,9 @@ class Dispatcher:
         self.hear(worker, Heartbeat(held))
 
     def hear(self, worker: str, message: Heartbeat | Result | Begun) -> None:
+        if isinstance(message, Heartbeat):  # it has seen our Welcome
+            (welcomed,) = [w.welcomed for w in self.core.workers if w.peer == worker.encode()]
+            message = replace(message, seen=max(message.seen, welcomed))
         self._keep(self.core.receive(worker.encode(), message, now=self.site.now))
         self.turn()
 
