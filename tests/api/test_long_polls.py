@@ -69,11 +69,12 @@ def test_200_wait_on_one_subscription_and_no_thread(web: Web, workshop: Workshop
     function = web.register()
     tasks = [web.execute(function, i).json()["task_id"] for i in range(200)]
     threads = web.threads()
-    answers = [Answer(web, "GET", f"/result/{task}?wait=30") for task in tasks]
-    waiting(web, 200)
-    assert web.threads() == threads
     with valkey.client() as client:
-        assert client.pubsub_numsub("faas:done")[0][1] == 1
+        subscriptions = client.pubsub_numsub("faas:done")[0][1]  # other web processes of the tests may have one, too
+        answers = [Answer(web, "GET", f"/result/{task}?wait=30") for task in tasks]
+        waiting(web, 200)
+        assert web.threads() == threads
+        assert client.pubsub_numsub("faas:done")[0][1] == subscriptions
         finish(workshop, mirror)
         finish(workshop, mirror)
     assert [answer.wait() for answer in answers] == [200] * 200
