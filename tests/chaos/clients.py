@@ -150,7 +150,7 @@ class Clients:
                     time.sleep(0.01)
                     continue
                 # The oldest ones have most to tell.
-                among = list(itertools.islice(tasks.values(), 40))
+                among = list(tasks.values())[:40]  # copied at once: other threads add to it
                 self._look(http, chance.choice(among), tasks, log)
                 time.sleep(LOOK_EACH_S)
 

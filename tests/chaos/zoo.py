@@ -163,6 +163,11 @@ ZOO: tuple[Animal, ...] = (
 )
 
 
+#: A process may open so many connections when they are first needed (for what functions print, say), and keep them.
+#: What is left open for each of dozens of functions is more.
+FIRST_NEEDED = 2
+
+
 @dataclass
 class Left:
     """What there is of an appliance on this machine."""
@@ -176,7 +181,7 @@ class Left:
         found = [f"process {name}" for name in (self.processes - before.processes).elements()]
         found += [f"gone: process {name}" for name in (before.processes - self.processes).elements()]
         more = self.descriptors - before.descriptors
-        found += [f"{count} descriptors of {name}" for name, count in more.items()]
+        found += [f"{count} descriptors of {name}" for name, count in more.items() if count > FIRST_NEEDED]
         return found + [f"file {name}" for name in (self.files - before.files).elements()]
 
 
