@@ -51,6 +51,11 @@ def account(pid: int, *, with_pss: bool = True) -> Account | None:
     return Account(pid, _name(command), cpu_s, pss_mb)
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that one process has used so far. Raises `OSError` if it is gone."""
+    return _cpu_s(pid)
+
+
 def cpu_of_tree(root: int) -> dict[int, float]:
     """Seconds of CPU that each process of the tree has used so far."""
     accounts = (account(pid, with_pss=False) for pid in descendants(root))
