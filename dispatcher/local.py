@@ -10,11 +10,10 @@ from pathlib import Path
 import zmq
 
 from dispatcher.scheduler import Send
-from everythingfaas.status import Outcome
 from everythingfaas.wire.messages import FromWorker
 from worker.identity import identity
 from worker.pool import SlotPool
-from worker.session import Action, Ask, KillSlot, Reconnect, StartJob, Stop, WorkerSession
+from worker.session import Action, Ask, KillSlot, Reconnect, RetractJobs, StartJob, Stop, WorkerSession
 from worker.session import Send as ToDispatcher
 from worker.slots import SlotLimits
 
@@ -42,6 +41,7 @@ class LocalLink:
             self._perform(self._session.slot_event(event, now=now), now)
         self._perform(self._session.expire(now=now), now)
         self._perform(self._session.flush(now=now), now)
+        self._pool.flush()
         received = [(PEER, message) for message in self._inbound]
         self._inbound.clear()
         return received
@@ -50,6 +50,7 @@ class LocalLink:
         for send in sends:
             self._perform(self._session.receive(send.message, now=now), now)
         self._perform(self._session.flush(now=now), now)
+        self._pool.flush()
         return []
 
     @property
@@ -64,8 +65,7 @@ class LocalLink:
         self._perform(self._session.drain(now=now), now)
 
     def kill(self, now: float) -> None:
-        for slot in self._session.busy_slots():
-            self._pool.kill(slot, Outcome.STOPPED, now)
+        self._perform(self._session.kills(), now)
 
     def close(self) -> None:
         self._pool.close()
@@ -77,8 +77,10 @@ class LocalLink:
                     self._inbound.append(action.message)
                 case StartJob():
                     self._pool.run(action.job, action.slot, now)
+                case RetractJobs():
+                    self._pool.retract(action.slot)
                 case KillSlot():
-                    self._pool.kill(action.slot, action.outcome, now)
+                    self._pool.kill(action.slot, action.task, action.attempt, action.outcome, now)
                 case Ask() | Reconnect() | Stop():
                     # It is sent to without asking, there is no socket to renew, and it is the dispatcher that
                     # stops us, not the other way round.

@@ -53,6 +53,14 @@ class SlotBegun(Struct, frozen=True):
     attempt: int
 
 
+class SlotReturned(Struct, frozen=True):
+    """The job was sent to the slot ahead of time, has not begun, and does not begin there any more."""
+
+    slot: int
+    task: str
+    attempt: int
+
+
 class SlotDone(Struct, frozen=True):
     """The run is over, whatever way. `SlotReady` follows when the slot is free again."""
 
@@ -77,4 +85,4 @@ class OutputChunk(Struct, frozen=True):
     data: bytes
 
 
-PoolEvent = SlotReady | SlotBegun | SlotDone | OutputChunk
+PoolEvent = SlotReady | SlotBegun | SlotReturned | SlotDone | OutputChunk

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 import zmq
 
 from everythingfaas.alive import SignOfLife
-from everythingfaas.status import Outcome
 from everythingfaas.waker import Waker
 from worker.channel import Channel
 from worker.pool import SlotPool
-from worker.session import Action, Ask, KillSlot, Reconnect, Send, StartJob, Stop, WorkerSession
+from worker.session import Action, Ask, KillSlot, Reconnect, RetractJobs, Send, StartJob, Stop, WorkerSession
 
 log = logging.getLogger("worker")
 
@@ -80,13 +79,12 @@ class WorkerLoop:
         now = self._clock()
         drained_by = math.inf if self._drain_s is None else now + self._drain_s
         self._perform(self._session.drain(now=now), now)
-        busy = len(self._session.busy_slots())
+        busy = len(self._session.kills())
         if busy:
             log.info("stopping when %d running tasks have ended; stop again to kill them", busy)
         while self._over is None and self._stops < 2 and self._clock() < drained_by:
             self._turn(poller, until=drained_by)
-        for slot in self._session.busy_slots():
-            self._pool.kill(slot, Outcome.STOPPED, self._clock())
+        self._perform(self._session.kills(), self._clock())
         flushed_by = self._clock() + FLUSH_S
         while self._over is None and self._clock() < flushed_by:
             self._turn(poller, until=flushed_by)
@@ -106,6 +104,7 @@ class WorkerLoop:
             self._perform(self._session.slot_event(event, now=now), now)
         self._perform(self._session.expire(now=now), now)
         self._perform(self._session.flush(now=now), now)
+        self._pool.flush()
         self._tell(now)
 
     def _tell(self, now: float) -> None:
@@ -131,8 +130,10 @@ class WorkerLoop:
                     self._channel.ask(action.message)
                 case StartJob():
                     self._pool.run(action.job, action.slot, now)
+                case RetractJobs():
+                    self._pool.retract(action.slot)
                 case KillSlot():
-                    self._pool.kill(action.slot, action.outcome, now)
+                    self._pool.kill(action.slot, action.task, action.attempt, action.outcome, now)
                 case Reconnect():
                     self._channel.renew()
                 case Stop():

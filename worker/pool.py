@@ -11,6 +11,12 @@ The pool has no thread and never waits. Its owner nests `SlotPool.fileno` in the
 `SlotReady` says that a slot is free. `run` gives it a job, `SlotBegun` says that a live process has it, and
 one `SlotDone` ends it, whatever way. Then `SlotReady` follows: at once if the process may stay, some
 milliseconds later if another one takes its place.
+
+A slot that runs something may be given more jobs ahead of time. Each begins when the one before it has ended, or comes
+back as `SlotReturned`: when somebody asks for it (`retract`), and whenever the process cannot go on.
+
+What is printed is told apart by two rules. The process goes on to the next job only when nothing that it has printed is
+unread, else it waits for `Kind.RESUME`; and while it has jobs ahead nothing is read but between its answers.
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ import hashlib
 import logging
 import os
 import select
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from everythingfaas import prctl, proctree
@@ -30,7 +37,7 @@ from everythingfaas.slot.control import Packet, Verb
 from everythingfaas.slot.frames import Answer, parse_answer
 from everythingfaas.status import Outcome
 from worker import memory
-from worker.events import PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady, SlotReturned
 from worker.scratch import Scratch
 from worker.slots import UNREADABLE, Capture, Run, SlotLimits, SlotProcess
 from worker.zygote import ZygoteHandle, ZygoteWatch, end_strangers
@@ -50,9 +57,14 @@ class _Slot:
     index: int
     process: SlotProcess | None = None
     job: SlotJob | None = None  #: waits for a process
-    run: Run | None = None
+    runs: deque[Run] = field(default_factory=deque)  #: what the process has; the first one has begun
+    dirty: bool = False  #: there is something to be sent to the process
     retry_at: float | None = None  #: when to ask for a process again
     hung_up_at: float | None = None  #: when the process closed its socket
+
+    @property
+    def run(self) -> Run | None:
+        return self.runs[0] if self.runs else None
 
 
 class SlotPool:
@@ -72,6 +84,7 @@ class SlotPool:
         self._watched: dict[int, Callable[[int, float], None]] = {}
         self._full: set[int] = set()  # descriptors of which it is awaited that they take more
         self._events: list[PoolEvent] = []
+        self._dirty: list[_Slot] = []
         self._last_number = 0
         self._now = 0.0  # of the last turn
         self._zygote: ZygoteHandle | None = None
@@ -108,7 +121,7 @@ class SlotPool:
 
     def next_deadline(self) -> float | None:
         """When to call `process` though nothing is readable, by the owner's clock; in the past for at once."""
-        if self._events:
+        if self._events or self._dirty:
             return 0.0
         due = [slot.retry_at for slot in self._slots if slot.retry_at is not None]
         due += [slot.hung_up_at + HANG_UP_S for slot in self._slots if slot.hung_up_at is not None]
@@ -123,6 +136,7 @@ class SlotPool:
         """Reads what is there, does what is due, and says what has happened. A bounded piece of work: what
         is left keeps `fileno` readable."""
         self._now = now
+        self.flush()
         for descriptor, mask in self._poll.poll(0):
             handler = self._watched.get(descriptor)
             if handler is not None:
@@ -132,36 +146,80 @@ class SlotPool:
         return events
 
     def run(self, job: SlotJob, slot: int, now: float) -> None:
-        """Runs `job` in `slot`, in a new process if the present one may not have it.
+        """Runs `job` in `slot`, in a new process if the present one may not have it. In a slot that runs something it
+        is next in line. Call `flush` after the last one.
 
         Raises:
-            ValueError: the slot has a job already, or the function's name is no sha256.
+            ValueError: the slot waits for a process for another job, or the function's name is no sha256.
         """
         place = self._slots[slot]
-        if place.job is not None or place.run is not None:
-            raise ValueError(f"slot {slot} has a job already")
+        if place.job is not None:
+            raise ValueError(f"slot {slot} has a job already, and no process")
         if len(bytes.fromhex(job.function)) != hashlib.sha256().digest_size:
             raise ValueError(f"{job.function!r} is no sha256")
-        place.job = job
         process = place.process
+        if place.runs:
+            if process is not None and process.is_live and process.suits(job):
+                self._hand_over(place, process, job, now)
+            else:
+                self._events.append(SlotReturned(slot, job.task, job.attempt))
+            return
+        place.job = job
         if process is not None and process.is_live:
             if process.suits(job):
-                self._hand_over(place, now)
+                self._hand_over_waiting(place, now)
             else:
                 self._end_process(place, "a new one is due")
 
-    def kill(self, slot: int, outcome: Outcome, now: float) -> None:
-        """Ends what runs in `slot`, with everything that it has started. `SlotDone` tells `outcome` when all
-        of it is dead. A slot without a job is left alone: its `SlotDone` is on its way."""
-        del now  # the run is over when its processes are
+    def flush(self) -> None:
+        """Sends what `run` has gathered: jobs that go to a slot together cost one call."""
+        for slot in self._dirty:
+            slot.dirty = False
+            process = slot.process
+            if process is None or not process.is_live:
+                continue
+            if process.send_pending():
+                self._rewatch(process)
+            else:
+                for run in slot.runs:
+                    run.spared = True
+                self._end_process(slot, "it hung up")
+        self._dirty.clear()
+
+    def retract(self, slot: int) -> None:
+        """Takes back what `slot` has been given ahead of time and has not begun."""
         place = self._slots[slot]
-        if place.run is not None:
-            if place.run.verdict is None:
-                place.run.verdict = outcome
+        process, run = place.process, place.run
+        if process is None or run is None or len(place.runs) < 2:
+            return
+        back = process.take_back(but=run.number)
+        if run.number in back:
+            self._end_process(place, UNREADABLE)
+        self._return(place, back)
+        if len(place.runs) == 1 and process.is_live:
+            self._watch(process.output, functools.partial(self._on_output, place))
+
+    def kill(self, slot: int, task: str, attempt: int, outcome: Outcome, now: float) -> None:
+        """Ends this attempt in `slot`, with everything that it has started. `SlotDone` tells `outcome` when all of it
+        is dead. If the slot runs it no more, nothing is done: its `SlotDone` is on its way."""
+        place = self._slots[slot]
+        job = place.job
+        if job is not None and (job.task, job.attempt) == (task, attempt):
+            place.job = None
+            self._events.append(SlotDone(slot, task, attempt, outcome))
+            return
+        self.retract(slot)
+        while len(place.runs) > 1 and self._runs(place, task, attempt) and self._read_answers(place, now):
+            continue  # the slot has gone on to the next one, so the answer of this one has come in
+        run = place.run
+        if run is not None and self._runs(place, task, attempt):
+            if run.verdict is None:
+                run.verdict = outcome
             self._end_process(place, f"killed: {outcome.name}")
-        elif place.job is not None:
-            job, place.job = place.job, None
-            self._events.append(SlotDone(slot, job.task, job.attempt, outcome))
+
+    @staticmethod
+    def _runs(slot: _Slot, task: str, attempt: int) -> bool:
+        return slot.run is not None and (slot.run.job.task, slot.run.job.attempt) == (task, attempt)
 
     def pid(self, slot: int) -> int | None:
         """The process that is in `slot` now."""
@@ -180,7 +238,8 @@ class SlotPool:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.close()
-            slot.process = slot.job = slot.run = slot.retry_at = slot.hung_up_at = None
+            slot.process = slot.job = slot.retry_at = slot.hung_up_at = None
+            slot.runs.clear()
         self._watched.clear()
         self._full.clear()
         self._events.clear()
@@ -291,7 +350,7 @@ class SlotPool:
                 self._memory_at = now + memory.LOOK_S
                 run.reason = memory.excess(process.pid, run.job.memory_limit_mb)
                 if run.reason:
-                    self.kill(slot.index, Outcome.MEMORY, now)
+                    self.kill(slot.index, run.job.task, run.job.attempt, Outcome.MEMORY, now)
 
     # --- processes of slots
 
@@ -306,8 +365,7 @@ class SlotPool:
             self._postpone(slot, str(exc))
             return
         slot.process = process
-        connection, output = process.parcel
-        zygote.fork(slot.index, connection, output)
+        zygote.fork(slot.index, *process.parcel)
         self._rewatch(zygote)
         self._watch(process.fileno(), functools.partial(self._on_connection, slot))
         self._watch(process.output, functools.partial(self._on_output, slot))
@@ -326,22 +384,24 @@ class SlotPool:
         self._unwatch(process.fileno())
         if slot.run is None:
             self._unwatch(process.output)
+        self._return(slot, process.unbegun())
         zygote.kill(process.pid)
         self._rewatch(zygote)
 
     def _bury(self, slot: _Slot, status: int | None, now: float) -> None:
         """The process of `slot` is dead; ends its run. `status` is what wait() said, None if nobody knows."""
-        process, run = slot.process, slot.run
+        process = slot.process
         if process is None:
             return
-        if run is not None:
-            answer = self._last_words(process, run)
+        if slot.runs:
+            self._hear_last_words(slot, process, now)
+            self._return(slot, process.unbegun())
             self._printed(slot, process.drain_output())
-            slot.run = None
-            if answer is not None:
-                self._events.append(run.completed(answer, now))
-            else:
+            for run in slot.runs:  # more than one, if a function has taken the tickets of those behind it
+                if run.begun is None:
+                    self._events.append(SlotBegun(slot.index, run.job.task, run.job.attempt))
                 self._events.append(run.died(status, now, was_broken=process.doomed == UNREADABLE))
+            slot.runs.clear()
         self._drop_process(slot)
 
     def _drop_process(self, slot: _Slot) -> None:
@@ -354,27 +414,52 @@ class SlotPool:
     def _offer(self, slot: _Slot, now: float) -> None:
         """The process of `slot` is free."""
         if slot.job is not None:
-            self._hand_over(slot, now)
+            self._hand_over_waiting(slot, now)
+            self.flush()
         else:
             self._events.append(SlotReady(slot.index))
 
     # --- runs
 
-    def _hand_over(self, slot: _Slot, now: float) -> None:
+    def _hand_over_waiting(self, slot: _Slot, now: float) -> None:
         process, job = slot.process, slot.job
         if process is None or job is None:
             return
         process.drain_output()  # what came since the last answer is nobody's
-        self._last_number += 1
-        if not process.hand_over(job, self._last_number):
-            self._end_process(slot, "it hung up")  # and the job waits for the next one
-            return
         slot.job = None
-        slot.run = Run(slot.index, job, self._last_number, now, Capture(self._limits))
-        self._rewatch(process)
-        self._events.append(SlotBegun(slot.index, job.task, job.attempt))
+        self._hand_over(slot, process, job, now)
+        self._begin(slot, now)
+
+    def _hand_over(self, slot: _Slot, process: SlotProcess, job: SlotJob, now: float) -> None:
+        self._last_number += 1
+        process.hand_over(job, self._last_number)
+        capture = Capture(self._limits)
+        slot.runs.append(Run(slot.index, job, self._last_number, capture, now, spared=bool(slot.runs)))
+        self._mark(slot)
         if job.memory_limit_mb is not None and self._memory_at is None:
             self._memory_at = now + memory.LOOK_S
+
+    def _mark(self, slot: _Slot) -> None:
+        if not slot.dirty:
+            slot.dirty = True
+            self._dirty.append(slot)
+
+    def _begin(self, slot: _Slot, now: float) -> None:
+        run = slot.runs[0]
+        run.begun = now
+        self._events.append(SlotBegun(slot.index, run.job.task, run.job.attempt))
+
+    def _return(self, slot: _Slot, numbers: set[int]) -> None:
+        """What never begins in a process goes back, unless its end is decided already."""
+        if not numbers:
+            return
+        kept: deque[Run] = deque()
+        for run in reversed(slot.runs):  # the last one first: each goes to the head of the queue
+            if run.spared and run.verdict is None and run.number in numbers:
+                self._events.append(run.returned())
+            else:
+                kept.appendleft(run)
+        slot.runs = kept
 
     def _on_connection(self, slot: _Slot, mask: int, now: float) -> None:
         process = slot.process
@@ -383,42 +468,65 @@ class SlotPool:
         if mask & select.EPOLLOUT:
             process.send_pending()
             self._rewatch(process)
+        self._read_answers(slot, now)
+
+    def _read_answers(self, slot: _Slot, now: float) -> bool:
+        """Takes what the process has said. Returns whether it was something."""
+        process = slot.process
+        if process is None or not process.is_live:
+            return False
         try:
             frames = process.receive()
-            if frames:
-                self._answered(slot, process, parse_answer(frames[0]), now)
+            for frame in frames:
+                self._answered(slot, process, parse_answer(frame), now)
         except ProtocolError as exc:
             log.warning("slot %d: %s", slot.index, exc)
             self._end_process(slot, UNREADABLE)
-            return
-        if len(frames) > 1:
-            self._end_process(slot, UNREADABLE)
-        elif process.has_hung_up:
+            return False
+        self.flush()
+        if process.has_hung_up and process.is_live:
             slot.hung_up_at = now  # most likely it has ended, which the zygote tells presently
             self._unwatch(process.fileno())
+        return bool(frames)
 
     def _answered(self, slot: _Slot, process: SlotProcess, answer: Answer, now: float) -> None:
         run = slot.run
-        if run is None or answer.run != run.number or process.has_unsent:
+        if run is None or answer.run != run.number or not process.is_live:
             raise ProtocolError("an answer to what was not asked")
-        self._printed(slot, process.drain_output())
-        slot.run = None
+        has_next = len(slot.runs) > 1
+        if answer.printed or not has_next:
+            self._printed(slot, process.drain_output())
+        slot.runs.popleft()
         self._events.append(run.completed(answer, now))
-        if answer.left or not process.is_quiet:
-            self._end_process(slot, f"task {run.job.task} left {answer.left or 'bytes in the socket'}")
-        else:
+        if answer.left:
+            self._end_process(slot, f"task {run.job.task} left {answer.left}")
+            return
+        if answer.printed:
+            process.resume()
+            self._mark(slot)
+        if has_next:
+            self._begin(slot, now)
+            if len(slot.runs) == 1:
+                self._watch(process.output, functools.partial(self._on_output, slot))
+        elif process.is_quiet:
             self._offer(slot, now)
+        else:
+            self._end_process(slot, f"task {run.job.task} left bytes in the socket")
 
-    def _last_words(self, process: SlotProcess, run: Run) -> Answer | None:
-        """The answer that the process gave just before it died."""
-        if run.verdict is not None or process.doomed:
-            return None
+    def _hear_last_words(self, slot: _Slot, process: SlotProcess, now: float) -> None:
+        """The answers that the process gave just before it died."""
+        if process.doomed == UNREADABLE:
+            return
         try:
-            frames = process.receive()
-            answer = parse_answer(frames[0]) if frames else None
-        except ProtocolError:
-            return None
-        return answer if answer is not None and answer.run == run.number else None
+            for frame in process.receive():
+                answer, run = parse_answer(frame), slot.run
+                if run is None or answer.run != run.number or run.verdict is not None:
+                    return
+                self._printed(slot, process.drain_output())
+                slot.runs.popleft()
+                self._events.append(run.completed(answer, now))
+        except ProtocolError as exc:
+            log.warning("slot %d: %s", slot.index, exc)
 
     # --- output
 
@@ -426,6 +534,9 @@ class SlotPool:
         del mask, now
         process = slot.process
         if process is None:
+            return
+        if len(slot.runs) > 1 and process.is_live:  # it is read when it is known whose it is
+            self._unwatch(process.output)
             return
         for _ in range(_READS_PER_TURN):
             data = process.read_output()
@@ -442,8 +553,9 @@ class SlotPool:
     # --- descriptors
 
     def _watch(self, descriptor: int, handler: Callable[[int, float], None]) -> None:
-        self._poll.register(descriptor, select.EPOLLIN)
-        self._watched[descriptor] = handler
+        if descriptor not in self._watched:
+            self._poll.register(descriptor, select.EPOLLIN)
+            self._watched[descriptor] = handler
 
     def _rewatch(self, end: ZygoteHandle | SlotProcess) -> None:
         """Waits for room in the socket of `end` while something is to be sent, and only then."""

@@ -10,6 +10,7 @@ is kept, and sent again, until the dispatcher has acknowledged that it is commit
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ from everythingfaas.wire.messages import (
     Started,
     Welcome,
 )
-from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import ErrorText, OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady, SlotReturned
+from worker.lines import RETRACT_S, Key, Lines
 from worker.output import OutputRelay
 
 #: A begin is told on its own once the run has lasted this long; a shorter run tells it with its result.
@@ -74,8 +76,10 @@ GATHER = 32
 GATHER_S = 0.002
 #: Functions kept for slots that have not got them yet.
 CACHE_BYTES = 256 * 1024 * 1024
-#: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows.
-TAKE_PER_SLOT = 32
+#: A pulling worker takes at most so many attempts for each slot; what is sensible, the dispatcher knows. It asks when
+#: it has no more than so many left: each question costs a turn with the store, and is better asked for many.
+TAKE_PER_SLOT = 128
+ASK_PER_SLOT = 32
 #: A `Pull` that the dispatcher has not seen after so long is lost, and made anew.
 PULL_AGAIN_S = 1.5
 
@@ -91,12 +95,22 @@ class Ask(Struct, frozen=True):
 
 
 class StartJob(Struct, frozen=True):
+    """Run this, when what the slot has been given before is over."""
+
     slot: int
     job: SlotJob
 
 
+class RetractJobs(Struct, frozen=True):
+    """Take back what this slot was given ahead of time."""
+
+    slot: int
+
+
 class KillSlot(Struct, frozen=True):
     slot: int
+    task: str
+    attempt: int
     outcome: Outcome
 
 
@@ -111,8 +125,7 @@ class Stop(Struct, frozen=True):
     refused: bool = False  #: the dispatcher does not want this worker
 
 
-Action = Send | Ask | StartJob | KillSlot | Reconnect | Stop
-Key = tuple[str, int]
+Action = Send | Ask | StartJob | RetractJobs | KillSlot | Reconnect | Stop
 
 
 class Identity(Struct, frozen=True):
@@ -134,7 +147,8 @@ class _Held:
     """An attempt from its arrival to the acknowledgement of its result."""
 
     job: Job
-    slot: int | None = None
+    slot: int | None = None  #: where it runs
+    behind: int | None = None  #: the slot that was given it ahead of time
     begun_at: float | None = None
     begin_told: bool = False
     killing: Outcome | None = None
@@ -195,10 +209,8 @@ class WorkerSession:
         self._me = identity
         self._held: dict[Key, _Held] = {}
         self._queue: deque[Key] = deque()
-        self._idle: list[int] = []
+        self._lines = Lines(identity.slots)
         self._assigned_at = now  # when a slot last became free, or nothing waited for one
-        self._running: dict[int, Key] = {}
-        self._owners: dict[int, str] = {}
         self._functions = FunctionCache()
         self._wanting: dict[str, _Wanted] = {}  # functions whose bytes runs wait for
         self._unsent: list[Key] = []
@@ -227,9 +239,10 @@ class WorkerSession:
     def is_registered(self) -> bool:
         return self._welcome is not None
 
-    def busy_slots(self) -> list[int]:
-        """Slots in which something runs that nobody has asked to kill."""
-        return [slot for slot, key in self._running.items() if self._held[key].killing is None]
+    def kills(self) -> list[KillSlot]:
+        """What ends all that runs and that nobody has asked to kill: the worker stops."""
+        running = self._lines.running.items()
+        return [KillSlot(slot, *key, Outcome.STOPPED) for slot, key in running if self._held[key].killing is None]
 
     def next_deadline(self) -> float:
         """When `expire` has something to do, if nothing else happens before."""
@@ -240,7 +253,9 @@ class WorkerSession:
             due += [self._beat_at, self._heard_at + self._welcome.lost_after_s]
             if (output_at := self._output.next_deadline()) is not None:
                 due.append(output_at)
-        for key in self._running.values():
+        for slot in self._lines.behind():
+            due.append(self._retract_at(slot))
+        for key in self._lines.running.values():
             held = self._held[key]
             if held.begun_at is None or held.killing is not None:
                 continue
@@ -248,16 +263,11 @@ class WorkerSession:
                 due.append(held.begun_at + STARTED_AFTER_S)
             if held.job.deadline_s is not None:
                 due.append(held.begun_at + held.job.deadline_s)
-        if self._welcome is not None and self._queue and self._is_full:
+        if self._welcome is not None and self._queue and self._lines.is_full:
             due.append(self._assigned_at + STALL_S)
         if self._welcome is not None and self._unsent:
             due.append(self._unsent_since + GATHER_S)
         return min(due)
-
-    @property
-    def _is_full(self) -> bool:
-        """Something runs in each slot. While processes start, what waits is about to begin."""
-        return len(self._running) >= self._me.slots
 
     # --- from the dispatcher
 
@@ -388,7 +398,10 @@ class WorkerSession:
                 continue
             if held.slot is not None:
                 held.killing = kill.outcome
-                actions.append(KillSlot(held.slot, kill.outcome))
+                actions.append(KillSlot(held.slot, *key, kill.outcome))
+            elif held.behind is not None:
+                held.killing = kill.outcome  # when it comes back, or begins all the same
+                actions.append(RetractJobs(held.behind))
             else:
                 self._discard_waiting(key)
                 self._end(key, held, SlotDone(-1, key[0], key[1], kill.outcome), now)
@@ -400,27 +413,53 @@ class WorkerSession:
         """Takes an event of the pool."""
         match event:
             case SlotReady():
-                self._running.pop(event.slot, None)
-                if event.slot not in self._idle:
-                    self._idle.append(event.slot)
+                self._lines.ready(event.slot)
                 self._assigned_at = now
                 return self._assign(now) + self._ask(now)
             case SlotBegun():
-                held = self._held.get((event.task, event.attempt))
-                if held is not None:
-                    held.begun_at = now
-                    self._output.begun((event.task, event.attempt), now)
-                return []
+                return self._slot_begun(event, now)
+            case SlotReturned():
+                return self._slot_returned(event, now)
             case SlotDone():
-                self._running.pop(event.slot, None)
-                self._output.ended((event.task, event.attempt))
-                held = self._held.get((event.task, event.attempt))
+                key = (event.task, event.attempt)
+                self._lines.done(event.slot, key)
+                self._output.ended(key)
+                held = self._held.get(key)
                 if held is not None and held.report is None:
-                    self._end((event.task, event.attempt), held, event, now)
+                    if event.outcome is Outcome.RETURNED:
+                        self._lines.ran(held.job.function, event.elapsed_s)
+                    self._end(key, held, event, now)
                 return []
             case OutputChunk():
                 self._output.printed((event.task, event.attempt), event.data)
                 return []
+
+    def _slot_begun(self, event: SlotBegun, now: float) -> list[Action]:
+        key = (event.task, event.attempt)
+        held = self._held.get(key)
+        if held is None:
+            return []
+        self._lines.begun(event.slot, key)
+        held.slot, held.behind, held.begun_at = event.slot, None, now
+        self._assigned_at = now
+        self._output.begun(key, now)
+        return [] if held.killing is None else [KillSlot(event.slot, *key, held.killing)]
+
+    def _slot_returned(self, event: SlotReturned, now: float) -> list[Action]:
+        key = (event.task, event.attempt)
+        self._lines.returned(event.slot, key)
+        self._output.ended(key)
+        held = self._held.get(key)
+        if held is None or held.report is not None:
+            return []
+        held.slot = held.behind = held.begun_at = None
+        if held.killing is not None:
+            self._end(key, held, SlotDone(-1, *key, held.killing), now)
+            return []
+        if self._draining:
+            return self._give_back([key])
+        self._queue.appendleft(key)
+        return self._assign(now)
 
     def _end(self, key: Key, held: _Held, done: SlotDone, now: float) -> None:
         if self._max_result_bytes is not None and len(done.result) > self._max_result_bytes:
@@ -443,27 +482,33 @@ class WorkerSession:
             dropped=done.output.dropped,
         )
         held.ended_at = now
-        held.slot = None
+        held.slot = held.behind = None
         if not self._unsent:
             self._unsent_since = now
         self._unsent.append(key)
 
     def _assign(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        while self._queue and self._idle:
-            key = self._queue.popleft()
+        while self._queue:
+            key = self._queue[0]
             held = self._held.get(key)
             if held is None or held.report is not None:
+                self._queue.popleft()
                 continue
             job = held.job
             blob = self._functions.get(job.function)
             if blob is None:  # dropped from the cache while it waited
+                self._queue.popleft()
                 self._want(job.function, key, now)
                 continue
-            slot = self._pick(job.owner)
-            held.slot = slot
-            self._running[slot] = key
-            self._owners[slot] = job.owner
+            slot = self._lines.place(key, job)
+            if slot is None:
+                break
+            self._queue.popleft()
+            if self._lines.running.get(slot) == key:
+                held.slot = slot
+            else:
+                held.behind = slot
             actions.append(
                 StartJob(
                     slot,
@@ -481,13 +526,6 @@ class WorkerSession:
             )
         return actions
 
-    def _pick(self, owner: str) -> int:
-        """An idle slot, best one that has served this owner: another one needs a new process first."""
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._owners.get(self._idle[index], owner) == owner:
-                return self._idle.pop(index)
-        return self._idle.pop()
-
     # --- time
 
     def start(self, *, now: float) -> list[Action]:
@@ -499,10 +537,10 @@ class WorkerSession:
         if now - self._turn_at > GAP_S:
             self._heard_at = now
         self._turn_at = now
-        actions = self._deadlines(now)
+        actions = self._deadlines(now) + self._held_up(now)
         if self._welcome is None:
             return actions + self._alone(now)
-        if self._queue and self._is_full and now >= self._assigned_at + STALL_S:
+        if self._queue and self._lines.is_full and now >= self._assigned_at + STALL_S:
             actions += self._give_back(list(self._queue))
         if now >= self._heard_at + self._welcome.lost_after_s:
             self._welcome, self._alone_since = None, now
@@ -518,15 +556,26 @@ class WorkerSession:
 
     def _deadlines(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for slot, key in self._running.items():
+        for slot, key in self._lines.running.items():
             held = self._held[key]
             limit = held.job.deadline_s
             if held.begun_at is None or limit is None or held.killing is not None:
                 continue
             if now >= held.begun_at + limit:
                 held.killing = Outcome.DEADLINE
-                actions.append(KillSlot(slot, Outcome.DEADLINE))
+                actions.append(KillSlot(slot, *key, Outcome.DEADLINE))
         return actions
+
+    def _held_up(self, now: float) -> list[Action]:
+        """Takes back what is in line behind a run that turns out to be long."""
+        late = [slot for slot in self._lines.behind() if now >= self._retract_at(slot)]
+        for slot in late:
+            self._lines.hold_up(slot)
+        return [RetractJobs(slot) for slot in late]
+
+    def _retract_at(self, slot: int) -> float:
+        begun_at = self._held[self._lines.running[slot]].begun_at if slot in self._lines.running else None
+        return math.inf if begun_at is None else begun_at + RETRACT_S
 
     def _alone(self, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -567,7 +616,7 @@ class WorkerSession:
             return []
         actions: list[Action] = []
         starts = []
-        for key in self._running.values():
+        for key in self._lines.running.values():
             held = self._held[key]
             if held.begin_told or held.begun_at is None or held.killing is not None:
                 continue
@@ -587,13 +636,14 @@ class WorkerSession:
 
     def _gathers(self, now: float) -> bool:
         """Whether results wait for more of them. Nobody waits for their slots: there is work for those."""
-        return bool(self._queue) and len(self._unsent) < GATHER and now < self._unsent_since + GATHER_S
+        has_work = bool(self._queue) or self._lines.has_behind
+        return has_work and len(self._unsent) < GATHER and now < self._unsent_since + GATHER_S
 
     def _pull(self, now: float) -> list[Action]:
         unfinished = sum(held.report is None for held in self._held.values())
-        take = self._me.slots * TAKE_PER_SLOT - unfinished
-        if take <= 0:
+        if unfinished > self._me.slots * ASK_PER_SLOT:
             return []
+        take = self._me.slots * TAKE_PER_SLOT - unfinished
         self._pull_number += 1
         self._pulled_at = now
         return [Ask(Pull(self._pull_number, take))]
@@ -612,8 +662,10 @@ class WorkerSession:
     def drain(self, *, now: float) -> list[Action]:
         """Gives back what has not begun, and leaves when the rest is done and acknowledged."""
         self._draining = True
-        waiting = [key for key, held in self._held.items() if held.slot is None and held.report is None]
-        return [Send(Drain()), *self._give_back(waiting), *self._leave_when_empty()]
+        unfinished = [(key, held) for key, held in self._held.items() if held.report is None]
+        waiting = [key for key, held in unfinished if held.slot is None and held.behind is None]
+        retract = [RetractJobs(slot) for slot in {held.behind for _, held in unfinished} if slot is not None]
+        return [Send(Drain()), *self._give_back(waiting), *retract, *self._leave_when_empty()]
 
     def _give_back(self, keys: list[Key]) -> list[Action]:
         for key in keys:
@@ -629,11 +681,11 @@ class WorkerSession:
 
     def _drop_everything(self) -> list[Action]:
         actions: list[Action] = []
-        for slot, key in self._running.items():
+        for slot, key in self._lines.running.items():
             if self._held[key].killing is None:
-                actions.append(KillSlot(slot, Outcome.LOST))
+                actions.append(KillSlot(slot, *key, Outcome.LOST))
         self._held.clear()
-        self._running.clear()
+        self._lines.clear()
         self._queue.clear()
         self._wanting.clear()
         self._unsent.clear()
@@ -685,6 +737,7 @@ __all__ = [
     "Identity",
     "KillSlot",
     "Reconnect",
+    "RetractJobs",
     "Send",
     "StartJob",
     "Stop",

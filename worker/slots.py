@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from everythingfaas.slot.child import BROKEN
 from everythingfaas.slot.frames import Answer, Frame, FrameReader, Kind, prefixed, run_head
+from everythingfaas.slot.tickets import TicketOffice
 from everythingfaas.status import Outcome
-from worker.events import ErrorText, Output, OutputChunk, SlotDone, SlotJob
+from worker.events import ErrorText, Output, OutputChunk, SlotDone, SlotJob, SlotReturned
 
 _READ = 64 * 1024
 #: Reads or writes of one descriptor in one turn: a slot that takes, answers or prints much must not hold up others.
@@ -66,8 +67,12 @@ class Run:
     slot: int
     job: SlotJob
     number: int  #: comes back with the answer
-    begun: float
     capture: Capture
+    handed_over: float
+    begun: float | None = None  #: None: it lies in the process's socket, behind another one
+    #: If the process ends before it has taken the job's ticket, it was not the job's fault. Of one that was given to an
+    #: idle process that is not so sure, and it must not come back for ever.
+    spared: bool = False
     verdict: Outcome | None = None  #: decided by a kill, whatever the process still says
     reason: str = ""  #: for that, in words
 
@@ -83,7 +88,7 @@ class Run:
             answer.outcome,
             result=answer.result,
             error=None if answer.error is None else ErrorText(*answer.error),
-            elapsed_s=now - self.begun,
+            elapsed_s=self._measured(answer, now),
             output=self.capture.output(),
         )
 
@@ -98,11 +103,22 @@ class Run:
             self.job.attempt,
             self.verdict or Outcome.DIED,
             error=ErrorText("WorkerFailure", reason, "") if reason else None,
-            elapsed_s=now - self.begun,
+            elapsed_s=self._elapsed(now),
             output=self.capture.output(),
             exit_code=code if code is not None and code >= 0 else None,
             exit_signal=-code if code is not None and code < 0 else None,
         )
+
+    def returned(self) -> SlotReturned:
+        return SlotReturned(self.slot, self.job.task, self.job.attempt)
+
+    def _measured(self, answer: Answer, now: float) -> float:
+        """What the slot says, if it can be true: the run was in its process for no longer."""
+        longest = now - self.handed_over
+        return answer.elapsed_s if 0.0 <= answer.elapsed_s <= longest else longest
+
+    def _elapsed(self, now: float) -> float:
+        return 0.0 if self.begun is None else now - self.begun
 
 
 class SlotProcess:
@@ -123,11 +139,18 @@ class SlotProcess:
         self.connection.setblocking(False)
         self.output, output = os.pipe()  # both ends are not inheritable
         os.set_blocking(self.output, False)
-        self.parcel = (theirs, output)
+        try:
+            self._tickets = TicketOffice()
+        except OSError:
+            os.close(self.output)
+            os.close(output)
+            raise
+        self.parcel = (theirs, output, self._tickets.counter)
         self._pipe_size = fcntl.fcntl(self.output, fcntl.F_GETPIPE_SZ)
         self._limits = limits
         self._reader = FrameReader(max_body=limits.max_result_bytes)
         self._unsent: deque[memoryview] = deque()
+        self._unissued: list[int] = []
         self._functions: OrderedDict[str, int] = OrderedDict()
         self._function_bytes = 0
         self._hung_up = False
@@ -149,12 +172,8 @@ class SlotProcess:
         """Whether `send_pending` is to be called when the socket takes more."""
         return bool(self._unsent)
 
-    def hand_over(self, job: SlotJob, run: int) -> bool:
-        """Starts sending `job`; with its function, if the process has not got that.
-
-        Returns:
-            Whether the process is there to take it. If not, it has not got the whole job, so nothing began.
-        """
+    def hand_over(self, job: SlotJob, run: int) -> None:
+        """Makes `job` ready to be sent; with its function, if the process has not got that."""
         self.owner = job.owner
         digest = bytes.fromhex(job.function)
         if job.function in self._functions:
@@ -163,7 +182,32 @@ class SlotProcess:
             self._teach(job.function, job.blob)
         self._unsent.append(memoryview(prefixed(Kind.RUN, run_head(run, digest), len(job.payload))))
         self._unsent.append(memoryview(job.payload))
-        return self.send_pending()
+        self._unissued.append(run)
+
+    def resume(self) -> None:
+        """Lets the process go on, all that it had printed is read."""
+        self._unsent.append(memoryview(prefixed(Kind.RESUME, b"")))
+
+    def take_back(self, *, but: int) -> set[int]:
+        """The numbers of the runs that have not begun, and now never do in this process; without `but`, which is
+        still to begin if it has not."""
+        back = self.unbegun()
+        if but in back and self._issue([but]):
+            back.discard(but)
+        return back
+
+    def unbegun(self) -> set[int]:
+        """The same, with none excepted."""
+        back = self._tickets.take_back().union(self._unissued)
+        self._unissued.clear()
+        return back
+
+    def _issue(self, runs: list[int]) -> bool:
+        try:
+            self._tickets.issue(runs)
+        except BlockingIOError:  # a function has filled the pipe with something else
+            return False
+        return True
 
     def _teach(self, function: str, blob: bytes) -> None:
         limits = self._limits
@@ -182,8 +226,12 @@ class SlotProcess:
         """Sends what the socket takes now, or some megabytes if the process keeps up.
 
         Returns:
-            False when the process has hung up.
+            False when the process has hung up, or takes no tickets.
         """
+        if self._unissued:
+            if not self._issue(self._unissued):
+                return False
+            self._unissued.clear()
         for _ in range(_CALLS_PER_TURN):
             if not self._unsent:
                 break
@@ -253,5 +301,6 @@ class SlotProcess:
         return b"".join(parts)
 
     def close(self) -> None:
+        self._tickets.close()
         self.connection.close()
         os.close(self.output)

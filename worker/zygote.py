@@ -97,10 +97,10 @@ class ZygoteHandle:
         """Whether `send_pending` is to be called when the socket takes more."""
         return bool(self._unsent)
 
-    def fork(self, number: int, connection: socket.socket, output: int) -> None:
-        """Asks for a slot. Both descriptors are the handle's from now on, to be closed when they are sent."""
+    def fork(self, number: int, connection: socket.socket, output: int, tickets: int) -> None:
+        """Asks for a slot. The descriptors are the handle's from now on, to be closed when they are sent."""
         self._unanswered += 1
-        self._unsent.append((Packet(Verb.FORK, number), [connection, output]))
+        self._unsent.append((Packet(Verb.FORK, number), [connection, output, tickets]))
         self.send_pending()
 
     def kill(self, pid: int) -> None:

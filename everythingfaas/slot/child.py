@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
 import socket
 import sys
 import tempfile
+import termios
+import time
+from collections import deque
 from typing import NoReturn, TextIO
 
 from everythingfaas import prctl
 from everythingfaas.slot.execute import Executor
 from everythingfaas.slot.frames import Frame, FrameReader, Kind, done_head, parse_run_head, prefixed
 from everythingfaas.slot.leftovers import Builtins, Surroundings
+from everythingfaas.slot.tickets import Tickets
 
 #: Exit code of a slot that cannot go on: a function has closed or broken the socket to the supervisor.
 BROKEN = 70
 
-_OUTPUT, _ERRORS, _SOCKET = 1, 2, 3
+_OUTPUT, _ERRORS, _SOCKET, _TICKETS = 1, 2, 3, 4
 _SENT_TOGETHER = 64 * 1024
 _UNLIMITED = 1 << 62  # the supervisor is trusted
 
 _libc = ctypes.CDLL(None)
+_monotonic = time.monotonic  #: whatever a function makes of the module
+_unread = array.array("i", [0])
 
 
 def run_slot(
-    connection: int, output: int, *, zygote: int, folder: str, scratch: str, max_result_bytes: int
+    connection: int, output: int, tickets: int, *, zygote: int, folder: str, scratch: str, max_result_bytes: int
 ) -> NoReturn:
     """Turns a fork of the zygote into a slot and serves until the supervisor hangs up.
 
     Args:
         connection: descriptor of the stream socket to the supervisor.
         output: descriptor of the pipe that takes what functions print.
+        tickets: descriptor of the pipe that says what begins, see `everythingfaas.slot.tickets`.
         zygote: pid of the parent.
         folder: the user's; comes first where modules are looked for.
         scratch: where the slot makes its own folder of temporary files, named after its pid.
@@ -42,13 +51,13 @@ def run_slot(
     """
     try:
         _leave_parent(zygote)
-        _take_descriptors(connection, output)
+        _take_descriptors(connection, output, tickets)
         _reset_signals()
         sys.path.insert(0, folder)
         temporary = _take_temporary_folder(scratch)
         builtins = Builtins()
         executor = Executor(max_result_bytes=max_result_bytes, restore=builtins.restore)
-        _serve(socket.socket(fileno=_SOCKET), executor, Surroundings(builtins, temporary))
+        _Slot(socket.socket(fileno=_SOCKET), executor, Surroundings(builtins, temporary)).serve()
     except BaseException:  # noqa: BLE001 nothing may come back into the zygote's loop
         os._exit(BROKEN)
     os._exit(0)
@@ -65,13 +74,15 @@ def _leave_parent(zygote: int) -> None:
         file.write("1000")  # when memory runs out, a slot goes before anything else
 
 
-def _take_descriptors(connection: int, output: int) -> None:
-    """0 to 3 are input (which the zygote has from /dev/null), output, errors and the socket; no other is open."""
+def _take_descriptors(connection: int, output: int, tickets: int) -> None:
+    """0 to 4 are input (which the zygote has from /dev/null), output, errors, the socket and the tickets; no other is
+    open."""
     os.dup2(output, _OUTPUT)
     os.dup2(output, _ERRORS)
     os.dup2(connection, _SOCKET, inheritable=False)
+    os.dup2(tickets, _TICKETS, inheritable=False)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > _SOCKET:
+        if int(name) > _TICKETS:
             with contextlib.suppress(OSError):
                 os.close(int(name))
     sys.stdout = sys.__stdout__ = _text_stream(_OUTPUT)  # type: ignore[assignment,misc]
@@ -99,31 +110,88 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _serve(connection: socket.socket, executor: Executor, surroundings: Surroundings) -> None:
-    reader = FrameReader(max_body=_UNLIMITED)
-    while data := connection.recv(reader.read_size):
-        for frame in reader.feed(data):
-            match frame.kind:
-                case Kind.LEARN:
-                    executor.learn(frame.head, frame.body)
-                case Kind.FORGET:
-                    executor.forget(frame.head)
-                case Kind.RUN:
-                    _run(connection, executor, surroundings, frame)
+class _Slot:
+    """Takes jobs, one after the other, and answers."""
+
+    def __init__(self, connection: socket.socket, executor: Executor, surroundings: Surroundings) -> None:
+        self._connection = connection
+        self._executor = executor
+        self._surroundings = surroundings
+        self._tickets = Tickets(_TICKETS)
+        self._reader = FrameReader(max_body=_UNLIMITED)
+        self._inbox: deque[Frame] = deque()
+
+    def serve(self) -> None:
+        """Until the supervisor hangs up, or a function leaves something behind: then it has this process ended."""
+        with contextlib.suppress(EOFError):
+            while True:
+                while self._inbox:
+                    self._obey(self._inbox.popleft())
+                self._receive()
+
+    def _receive(self) -> None:
+        data = self._connection.recv(self._reader.read_size)
+        if not data:
+            raise EOFError
+        self._inbox += self._reader.feed(data)
+
+    def _obey(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.RUN:
+                run, digest = parse_run_head(frame.head)
+                if self._tickets.admit(run):
+                    self._run(run, digest, frame.body)
+            case Kind.LEARN:
+                self._executor.learn(frame.head, frame.body)
+            case Kind.FORGET:
+                self._executor.forget(frame.head)
+
+    def _run(self, run: int, digest: bytes, payload: bytes) -> None:
+        began = _monotonic()
+        ended = self._executor.run(digest, payload)
+        elapsed_s = _monotonic() - began
+        _flush()
+        self._surroundings.restore()
+        left = self._surroundings.differences()
+        printed = _has_printed()
+        head = done_head(run, ended.outcome, left, ended.error, elapsed_s=elapsed_s, printed=printed)
+        start = prefixed(Kind.DONE, head, len(ended.result))
+        if len(ended.result) <= _SENT_TOGETHER:
+            self._connection.sendall(start + ended.result)
+        else:
+            self._connection.sendall(start)
+            self._connection.sendall(ended.result)
+        if left:
+            self._idle()
+        if printed:
+            self._wait_for_resume()
+
+    def _wait_for_resume(self) -> None:
+        """What the next run prints would not be told from what this one has printed."""
+        later: list[Frame] = []
+        while True:
+            while self._inbox:
+                frame = self._inbox.popleft()
+                if frame.kind == Kind.RESUME:
+                    self._inbox.extendleft(reversed(later))
+                    return
+                later.append(frame)
+            self._receive()
+
+    def _idle(self) -> NoReturn:
+        """Begins nothing any more."""
+        while self._connection.recv(_SENT_TOGETHER):
+            continue
+        raise EOFError
 
 
-def _run(connection: socket.socket, executor: Executor, surroundings: Surroundings, frame: Frame) -> None:
-    run, digest = parse_run_head(frame.head)
-    ended = executor.run(digest, frame.body)
-    _flush()
-    surroundings.restore()
-    left = surroundings.differences()
-    start = prefixed(Kind.DONE, done_head(run, ended.outcome, left, ended.error), len(ended.result))
-    if len(ended.result) <= _SENT_TOGETHER:
-        connection.sendall(start + ended.result)
-    else:
-        connection.sendall(start)
-        connection.sendall(ended.result)
+def _has_printed() -> bool:
+    """Whether there is something in the pipe for output that nobody has read yet."""
+    try:
+        fcntl.ioctl(_OUTPUT, termios.FIONREAD, _unread)
+    except OSError:  # closed, or made something else: that is something left behind, and tells more
+        return False
+    return _unread[0] > 0
 
 
 def _flush() -> None:

@@ -13,7 +13,7 @@ SIZE = _PACKET.size
 
 
 class Verb(enum.IntEnum):
-    FORK = 1  #: to the zygote: number; the slot's socket and its output pipe come with the packet
+    FORK = 1  #: to the zygote: number; the slot's socket, its output pipe and its tickets come with the packet
     KILL = 2  #: to the zygote: end the slot with this pid and everything that it has started
     READY = 3  #: from the zygote: everything is imported
     FORKED = 4  #: from the zygote: number of the request, pid

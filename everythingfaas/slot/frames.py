@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from everythingfaas.errors import ProtocolError
@@ -20,7 +21,9 @@ from everythingfaas.status import Outcome
 _MAGIC = 0xFA45
 _PREFIX = struct.Struct("!HBIQ")
 _RUN = struct.Struct("!Q32s")
-_DONE = struct.Struct("!QBHHHH")
+_DONE = struct.Struct("!QdBBHHHH")
+
+_OUTCOMES = {outcome.value: outcome for outcome in (Outcome.RETURNED, Outcome.RAISED)}
 
 #: No head is larger: type name, message, traceback and the words for what was left behind.
 MAX_HEAD = 16 * 1024
@@ -35,6 +38,7 @@ class Kind(enum.IntEnum):
     FORGET = 2  #: to the slot: drop that function; head: its digest
     RUN = 3  #: to the slot: head: number of the run and digest, body: the arguments' bytes
     DONE = 4  #: to the supervisor: see `Answer`; body: the result's bytes
+    RESUME = 5  #: to the slot: what the last run had printed is read
 
 
 class Frame(NamedTuple):
@@ -55,8 +59,10 @@ class Answer(NamedTuple):
     """How a run ended."""
 
     run: int
+    elapsed_s: float  #: by the slot's own clock
     outcome: Outcome  #: RETURNED or RAISED
     left: str  #: what the function left behind, in words; empty if the process is as it was
+    printed: bool  #: something that it printed was not read yet: the slot waits for `Kind.RESUME`
     error: ErrorParts | None
     result: bytes
 
@@ -75,7 +81,11 @@ def parse_run_head(head: bytes) -> tuple[int, bytes]:
     return run, digest
 
 
-def done_head(run: int, outcome: Outcome, left: str, error: ErrorParts | None) -> bytes:
+def done_head(
+    run: int, outcome: Outcome, left: str, error: ErrorParts | None, *, elapsed_s: float = 0.0, printed: bool = False
+) -> bytes:
+    if not left and error is None:
+        return _DONE.pack(run, elapsed_s, outcome, printed, 0, 0, 0, 0)
     name, message, traceback = error or ("", "", "")
     texts = [
         clip(name, MAX_NAME),
@@ -83,7 +93,7 @@ def done_head(run: int, outcome: Outcome, left: str, error: ErrorParts | None) -
         clip(traceback, MAX_TRACEBACK, keep_end=True),
         clip(left, MAX_NAME),
     ]
-    return _DONE.pack(run, outcome, *map(len, texts)) + b"".join(texts)
+    return _DONE.pack(run, elapsed_s, outcome, printed, *map(len, texts)) + b"".join(texts)
 
 
 def parse_answer(frame: Frame) -> Answer:
@@ -94,16 +104,21 @@ def parse_answer(frame: Frame) -> Answer:
     """
     if frame.kind != Kind.DONE or len(frame.head) < _DONE.size:
         raise ProtocolError(f"a slot sent a frame of kind {frame.kind} with a head of {len(frame.head)} bytes")
-    run, outcome, *lengths = _DONE.unpack_from(frame.head)
-    if outcome not in (Outcome.RETURNED, Outcome.RAISED) or len(frame.head) != _DONE.size + sum(lengths):
+    run, elapsed_s, outcome, printed, *lengths = _DONE.unpack_from(frame.head)
+    if outcome not in _OUTCOMES or len(frame.head) != _DONE.size + sum(lengths):
         raise ProtocolError("a slot sent an answer that does not add up")
+    if len(frame.head) == _DONE.size:
+        return Answer(run, elapsed_s, _OUTCOMES[outcome], "", bool(printed), _error(outcome, ("", "", "")), frame.body)
     texts = []
     start = _DONE.size
     for length in lengths:
         texts.append(frame.head[start : start + length].decode("utf-8", "replace"))
         start += length
-    error = ErrorParts(*texts[:3]) if outcome == Outcome.RAISED else None
-    return Answer(run, Outcome(outcome), texts[3], error, frame.body)
+    return Answer(run, elapsed_s, _OUTCOMES[outcome], texts[3], bool(printed), _error(outcome, texts[:3]), frame.body)
+
+
+def _error(outcome: int, texts: Sequence[str]) -> ErrorParts | None:
+    return ErrorParts(*texts) if outcome == Outcome.RAISED else None
 
 
 def clip(text: str, limit: int, *, keep_end: bool = False) -> bytes:

@@ -62,7 +62,7 @@ class Zygote:
         proctree.kill_tree(self._pid, include_root=False)
 
     def _obey(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._supervisor, control.SIZE, 2)
+        data, descriptors, _, _ = socket.recv_fds(self._supervisor, control.SIZE, 3)
         if not data:
             return False
         packet = control.decode(data)
@@ -73,7 +73,7 @@ class Zygote:
             self._reap()
         return True
 
-    def _fork(self, number: int, connection: int, output: int) -> None:
+    def _fork(self, number: int, connection: int, output: int, tickets: int) -> None:
         try:
             pid = os.fork()
         except OSError as exc:
@@ -82,13 +82,14 @@ class Zygote:
             run_slot(
                 connection,
                 output,
+                tickets,
                 zygote=self._pid,
                 folder=self._folder,
                 scratch=self._scratch,
                 max_result_bytes=self._max_result_bytes,
             )
-        os.close(connection)
-        os.close(output)
+        for descriptor in (connection, output, tickets):
+            os.close(descriptor)
         if pid < 0:
             self._send(Packet(Verb.FORK_FAILED, number, -pid))
         else:

@@ -93,7 +93,7 @@ class Driver:
         self.until(lambda events: any(isinstance(event, OutputChunk) for event in events))
 
     def kill(self, slot: int = 0, outcome: Outcome = Outcome.DEADLINE) -> SlotDone:
-        self.pool.kill(slot, outcome, time.monotonic())
+        self.pool.kill(slot, "task", 1, outcome, time.monotonic())
         seen = self.until(lambda events: SlotReady(slot) in events)
         [done] = [event for event in seen if isinstance(event, SlotDone)]
         return done
@@ -294,7 +294,7 @@ def test_the_others_do_not_notice(slots):
 def test_a_job_that_waits_for_a_process_can_be_taken_back(slots):
     slots.value(lambda: 1, owner="ann")
     slots.pool.run(make_job(lambda: 2, owner="bob"), 0, time.monotonic())
-    slots.pool.kill(0, Outcome.CANCELLED, time.monotonic())
+    slots.pool.kill(0, "task", 1, Outcome.CANCELLED, time.monotonic())
     seen = slots.until(lambda events: SlotReady(0) in events)
     assert [type(event) for event in seen] == [SlotDone, SlotReady]
     assert seen[0].outcome is Outcome.CANCELLED
@@ -521,7 +521,7 @@ def test_what_a_slot_holds_and_inherits(tmp_path, monkeypatch):
         driver.pool.close()
     assert found["modules"] == []
     assert found["variables"] == {"FAAS_DATA_DIR", "THEIRS"}
-    assert found["descriptors"] == 4
+    assert found["descriptors"] == 5
     assert found["folder"] == found["path"] == str(tmp_path)
     assert found["session"] is True
     assert found["core"] == (0, 0)
@@ -772,10 +772,11 @@ def test_jobs_may_come_before_the_processes_do(tmp_path):
     driver = Driver(SlotPool(1, folder=tmp_path))
     driver.pool.start()
     try:
-        assert driver.value(lambda: 1) == 1
-        driver.pool.run(make_job(spin), 0, time.monotonic())
+        driver.pool.run(make_job(lambda: 1), 0, time.monotonic())
         with pytest.raises(ValueError, match="has a job"):
-            driver.pool.run(make_job(spin), 0, time.monotonic())
+            driver.pool.run(make_job(lambda: 2), 0, time.monotonic())
+        seen = driver.until(lambda events: SlotReady(0) in events)
+        assert [dill.loads(event.result) for event in seen if isinstance(event, SlotDone)] == [1]
     finally:
         driver.pool.close()
 

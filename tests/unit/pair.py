@@ -19,8 +19,8 @@ from everythingfaas.pythons import Minor, matches
 from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import Encoder, dispatcher_decoder, worker_decoder
 from everythingfaas.wire.messages import FromDispatcher, FromWorker
-from worker.events import SlotBegun, SlotDone, SlotJob, SlotReady
-from worker.session import Ask, Identity, KillSlot, Reconnect, Send, StartJob, Stop, WorkerSession
+from worker.events import SlotBegun, SlotDone, SlotJob, SlotReady, SlotReturned
+from worker.session import Ask, Identity, KillSlot, Reconnect, RetractJobs, Send, StartJob, Stop, WorkerSession
 
 
 @dataclass
@@ -28,10 +28,14 @@ class FakeWorker:
     peer: bytes
     session: WorkerSession
     python: Minor
-    jobs: dict[int, SlotJob] = field(default_factory=dict)
+    jobs: dict[int, list[SlotJob]] = field(default_factory=dict)  #: the first one of each slot runs
     inbox: list[FromDispatcher] = field(default_factory=list)
     outbox: list[FromWorker] = field(default_factory=list)
     stopped: str | None = None
+
+    @property
+    def running(self) -> dict[int, SlotJob]:
+        return {slot: line[0] for slot, line in self.jobs.items()}
 
 
 class Pair:
@@ -195,15 +199,15 @@ class Pair:
                 case Send() | Ask():
                     worker.outbox.append(action.message)
                 case StartJob():
-                    assert action.slot not in worker.jobs, "two runs in one slot"
-                    worker.jobs[action.slot] = action.job
-                    self.begins[action.job.task, action.job.attempt] += 1
-                    requirements = self.store.tasks[action.job.task].requirements
-                    assert matches(requirements, worker.python), f"{requirements} on {worker.python}"
-                    begun = SlotBegun(action.slot, action.job.task, action.job.attempt)
-                    self._perform(worker, worker.session.slot_event(begun, now=self.now))
+                    line = worker.jobs.setdefault(action.slot, [])
+                    line.append(action.job)
+                    if len(line) == 1:
+                        self._begin(worker, action.slot)
+                case RetractJobs():
+                    self._return(worker, action.slot)
                 case KillSlot():
-                    if action.slot in worker.jobs:
+                    running = worker.jobs.get(action.slot, [None])[0]
+                    if running is not None and (running.task, running.attempt) == (action.task, action.attempt):
                         self._finish(worker, action.slot, action.outcome)
                 case Reconnect():
                     worker.peer = f"{worker.peer.decode().partition('+')[0]}+{next(self._names)}".encode()
@@ -212,8 +216,26 @@ class Pair:
                 case Stop():
                     worker.stopped = action.reason
 
+    def _begin(self, worker: FakeWorker, slot: int) -> None:
+        job = worker.jobs[slot][0]
+        self.begins[job.task, job.attempt] += 1
+        requirements = self.store.tasks[job.task].requirements
+        assert matches(requirements, worker.python), f"{requirements} on {worker.python}"
+        self._perform(worker, worker.session.slot_event(SlotBegun(slot, job.task, job.attempt), now=self.now))
+
+    def _return(self, worker: FakeWorker, slot: int) -> None:
+        """What is in line there does not begin there."""
+        line = worker.jobs.get(slot, [])
+        while len(line) > 1:
+            job = line.pop()
+            self._perform(worker, worker.session.slot_event(SlotReturned(slot, job.task, job.attempt), now=self.now))
+
     def _finish(self, worker: FakeWorker, slot: int, outcome: Outcome, exit_signal: int | None = None) -> None:
-        job = worker.jobs.pop(slot)
+        if outcome not in {Outcome.RETURNED, Outcome.RAISED}:
+            self._return(worker, slot)  # the process has ended
+        job, *left = worker.jobs.pop(slot)
+        if left:
+            worker.jobs[slot] = left
         result = f"{job.task}/{job.attempt}".encode() if outcome is Outcome.RETURNED else b""
         code = 3 if outcome is Outcome.DIED and exit_signal is None else None
         done = SlotDone(
@@ -227,4 +249,7 @@ class Pair:
             exit_signal=exit_signal,
         )
         self._perform(worker, worker.session.slot_event(done, now=self.now))
-        self._perform(worker, worker.session.slot_event(SlotReady(slot), now=self.now))
+        if left:
+            self._begin(worker, slot)
+        else:
+            self._perform(worker, worker.session.slot_event(SlotReady(slot), now=self.now))

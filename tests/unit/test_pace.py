@@ -55,7 +55,7 @@ def test_only_workers_whose_tasks_are_short_count() -> None:
     pair.submit()
     pair.submit()
     pair.settle(seconds=1, finish=False)
-    assert len(pair.workers[0].jobs) == 2
+    assert len(pair.workers[0].running) == 2
     assert pair.scheduler.short == 0  # of new workers it is not known
     for _ in range(200):
         pair.submit()

@@ -49,7 +49,7 @@ def test_short_tasks_are_sent_ahead() -> None:
         pair.submit()
     pair.settle(seconds=0.1, finish=False)
     assert states(pair)[State.RUNNING] > 2
-    assert len(pair.workers[0].jobs) == 2
+    assert len(pair.workers[0].running) == 2
 
 
 def test_what_was_sent_ahead_goes_back_when_it_waits_behind_a_long_task() -> None:
@@ -63,7 +63,7 @@ def test_what_was_sent_ahead_goes_back_when_it_waits_behind_a_long_task() -> Non
     assert states(pair) == {State.COMPLETED: 200, State.RUNNING: 2, State.QUEUED: 48}
     other = pair.start_worker()
     pair.settle(seconds=0.1, finish=False)
-    assert len(other.jobs) == 2
+    assert len(other.running) == 2
     pair.settle(seconds=2)
     assert states(pair) == {State.COMPLETED: 250}
     assert {task.starts for task in pair.store.tasks.values()} == {1}
@@ -142,17 +142,17 @@ def test_a_worker_is_told_to_kill_what_is_no_longer_its_own() -> None:
     pair.store.tasks[task].attempt += 1  # somebody else has it by now
     pair.start_dispatcher()
     pair.settle(seconds=3, finish=False)
-    assert [job.attempt for job in pair.workers[0].jobs.values()] != [1]
+    assert [job.attempt for job in pair.workers[0].running.values()] != [1]
 
 
 def test_after_a_death_the_retry_gets_a_new_process() -> None:
     pair = Pair(slots=1)
     pair.submit()
     pair.settle(seconds=0.5, finish=False)
-    assert not pair.workers[0].jobs[0].fresh
+    assert not pair.workers[0].running[0].fresh
     pair.step_slot(pair.workers[0], Outcome.DIED)
     pair.settle(seconds=0.5, finish=False)
-    assert pair.workers[0].jobs[0].fresh
+    assert pair.workers[0].running[0].fresh
 
 
 def test_a_deadline_kills_and_is_not_tried_again() -> None:
@@ -624,7 +624,7 @@ def test_results_with_much_output_travel_in_portions() -> None:
     tasks = [pair.submit() for _ in range(150)]
     pair.settle(seconds=0.5, finish=False)
     (worker,) = pair.workers
-    for slot, job in list(worker.jobs.items()):
+    for slot, job in list(worker.running.items()):
         output = Output(bytes(32 * 1024), bytes(32 * 1024))
         done = SlotDone(slot, job.task, job.attempt, Outcome.RETURNED, b"", output=output)
         pair._perform(worker, worker.session.slot_event(done, now=pair.now))
@@ -656,7 +656,7 @@ def test_a_result_over_the_dispatchers_limit_fails_at_the_worker() -> None:
     task = pair.submit()
     pair.settle(seconds=0.5, finish=False)
     worker = pair.workers[0]
-    job = worker.jobs.pop(0)
+    [job] = worker.jobs.pop(0)
     done = SlotDone(0, job.task, job.attempt, Outcome.RETURNED, bytes(64 * 1024 * 1024 + 1))
     pair._perform(worker, worker.session.slot_event(done, now=pair.now))
     pair.settle(seconds=1)

@@ -20,7 +20,7 @@ OLD, NEW = (3, 11), (3, 12)
 
 
 def running(pair: Pair) -> dict[Minor, list[str]]:
-    return {worker.python: sorted(job.task for job in worker.jobs.values()) for worker in pair.workers}
+    return {worker.python: sorted(job.task for job in worker.running.values()) for worker in pair.workers}
 
 
 def failure(pair: Pair, task: str) -> str:
