@@ -30,7 +30,9 @@ from dispatcher.scheduler import Send
 from dispatcher.store import LEASE_S, Exchange, Exchanged
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import ResultAck
-from tests.chaos.simulate_world import DispatcherProcess, Observer, WorkerProcess, World
+from tests.chaos.simulate_dispatcher import DispatcherProcess
+from tests.chaos.simulate_worker import WorkerProcess
+from tests.chaos.simulate_world import Observer, World
 from worker.events import SlotJob
 
 #: How long it may take after the last fault.
