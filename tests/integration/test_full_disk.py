@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
-import requests
 
+from tests.integration.outages import pid_of, processes, submit, wait_for
 from tests.live import Appliance, running, serialize, until
 
 
@@ -158,20 +158,6 @@ def test_logs_on_a_disk_that_is_full(tmp_path: Path) -> None:
         until(lambda: "web ended (SIGKILL)" in (disk.folder / "up.log").read_text(), what="a line in the log")
 
 
-def wait_for(path: str) -> str:
-    import os
-    import time
-
-    while not os.path.exists(path):
-        time.sleep(0.01)
-    return "done"
-
-
-def submit(appliance: Appliance, function: str, key: str = "") -> requests.Response:
-    body = {"function_id": function, "payload": serialize(((-1,), {}))}
-    return appliance.post("/execute_function", body, headers={"Idempotency-Key": key} if key else {})
-
-
 def number_of_tasks(appliance: Appliance) -> int:
     assert appliance.data_dir is not None
     with contextlib.closing(sqlite3.connect(appliance.data_dir / "db.sqlite3")) as database:
@@ -179,19 +165,6 @@ def number_of_tasks(appliance: Appliance) -> int:
         (payloads,) = database.execute("SELECT count(*) FROM api_payload").fetchone()
     assert payloads == number
     return int(number)
-
-
-def processes(appliance: Appliance) -> dict[str, int]:
-    names = ("web", "dispatcher", "redis") + (("worker",) if appliance.mode != "local" else ())
-    return {name: appliance.pid(name) for name in names}
-
-
-def pid_of(appliance: Appliance, name: str) -> int:
-    """Its last one while it is being started again."""
-    try:
-        return appliance.pid(name)
-    except FileNotFoundError:
-        return 0
 
 
 def refuses_writes(appliance: Appliance) -> bool:
