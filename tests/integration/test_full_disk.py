@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import redis
 
 from tests.integration.outages import pid_of, processes, submit, wait_for
-from tests.live import Appliance, running, serialize, until
+from tests.live import Appliance, free_port, running, serialize, until
 
 
 class SmallDisk:
@@ -156,6 +157,20 @@ def test_logs_on_a_disk_that_is_full(tmp_path: Path) -> None:
         os.kill(web, signal.SIGKILL)
         until(lambda: pid_of(appliance, "web") not in (0, web), what="another web process")
         until(lambda: "web ended (SIGKILL)" in (disk.folder / "up.log").read_text(), what="a line in the log")
+
+
+def test_a_start_on_a_full_disk_ends_with_one_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", 8) as disk:
+        disk.fill()
+        faas = Path(sys.executable).with_name("faas")
+        command = [faas, "up", "--data-dir", str(disk.folder), "--port", str(free_port())]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        disk.give_room()
+        with running(disk.folder) as appliance:
+            assert appliance.call(abs, -1) == 1
 
 
 def number_of_tasks(appliance: Appliance) -> int:
