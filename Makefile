@@ -37,8 +37,11 @@ check: $(VENV)/.installed-dev ## Format, lint, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed-dev ## Everything that tests
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev ## Everything that tests, but for what takes long
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: $(VENV)/.installed-dev ## What the target above leaves out: real waits, whole machines
+	$(BIN)/pytest -m slow
 
 compose-test: $(VENV)/.installed-dev ## The appliance in containers, for real; SKIPPED where there is no engine
 	.ci/compose-test
@@ -52,4 +55,4 @@ bench: install ## Measure an appliance of its own; takes three minutes
 clean: ## Remove what the targets above have made, but no data
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install up format check test chaos compose-test bench clean
+.PHONY: help install up format check test test-slow chaos compose-test bench clean

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -41,6 +42,11 @@ NOTHING_DONE = "the database cannot be reached or written now; nothing was accep
 PATIENCE_S = 10.0
 #: After so many seconds without work, the connection is tried before it is used.
 IDLE_S = 5.0
+
+
+def disk_is_full(exc: Exception) -> bool:
+    """Whether SQLite has found no room. Then nothing is written, even if it was COMMIT that needed it."""
+    return getattr(exc.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def one_line(exc: Exception) -> str:

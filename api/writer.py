@@ -26,7 +26,7 @@ from django.db.backends.utils import CursorWrapper
 
 from api import moves
 from api.errors import OutcomeUnknown
-from api.group import BROKEN, PATIENCE_S, Group, Waiting, one_line
+from api.group import BROKEN, PATIENCE_S, Group, Waiting, disk_is_full, one_line
 from api.moves import Accepted, Submission
 from api.pipeline import pipelined_cursor
 from api.tally import Tally
@@ -94,7 +94,7 @@ class Writer(Group[Submission, Accepted]):
                 log.warning("one of %d rows cannot be written: %r", len(taken), exc)
                 return self._transact(taken, _one_by_one, connection.cursor)
         except BROKEN as exc:
-            if not self._at_commit:
+            if not self._at_commit or disk_is_full(exc):
                 raise
             log.warning("the database was lost while it committed %d rows: %s", len(taken), one_line(exc))
             return self._settle(taken)

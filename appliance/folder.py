@@ -64,8 +64,9 @@ class DataFolder:
                 f"the data folder {self.path} is in use by another `faas up` (process {holder or 'unknown'}): "
                 "stop that one, or choose another folder with --data-dir (FAAS_DATA_DIR)"
             ) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # the disk is full: who comes next is told "unknown"
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
         return fd
 
     def write_pid(self, name: str, pid: int) -> None:

@@ -103,8 +103,11 @@ def _wait(supervisor: int, signals: set[signal.Signals]) -> int:
         if signum != signal.SIGCHLD:
             os.kill(supervisor, signal.SIGTERM)
             continue
-        pid, status = os.waitpid(supervisor, os.WNOHANG)
-        if pid == 0:  # stopped or continued
+        pid, status = os.waitpid(supervisor, os.WNOHANG | os.WUNTRACED)
+        if pid == 0:  # it goes on
+            continue
+        if os.WIFSTOPPED(status):  # by some function: whoever wants everything to stand still stops the front as well
+            os.kill(supervisor, signal.SIGCONT)
             continue
         code = os.waitstatus_to_exitcode(status)
         if code < 0:

@@ -17,6 +17,13 @@ LONGEST_PAUSE_S = 10.0
 HEALTHY_S = 30.0
 #: `timeout`, make and terminals send one wish to stop twice (to the process and to its group); that is no hurry.
 ONE_WISH_S = 0.5
+#: A service that was stopped by a signal, and does not go on within this time, is killed. Its dispatcher waits five
+#: seconds for a worker.
+STOPPED_S = 3.0
+#: One whose pulse was felt and is not any more hangs.
+SILENT_S = 20.0
+#: If we come so late for either, we did not run ourselves (a suspended laptop), and nor may the others have.
+LATE_S = 2.0
 #: How long a process that was killed may take to be gone, before the next one is stopped all the same.
 KILLED_S = 0.3
 
@@ -100,6 +107,8 @@ class _Process:
     began: float = 0.0
     deaths: int = 0  #: since it was last healthy
     restart_at: float | None = None
+    stopped_until: float | None = None  #: is to be killed then
+    silent_until: float | None = None  #: and then; None before its first pulse
 
 
 class Lifecycle:
@@ -132,6 +141,7 @@ class Lifecycle:
         """A process ended: `code` is its exit status, or the negative number of the signal that ended it."""
         process = self._processes[name]
         process.running = False
+        process.stopped_until = process.silent_until = None
         if self._phase is _Phase.FINISHED:
             return []
         if self._phase is _Phase.STOPPING:
@@ -149,6 +159,18 @@ class Lifecycle:
                 *self.stop(now, status=1),
             ]
         return [self._restart_later(process, code, now)]
+
+    def stopped(self, name: str, now: float) -> None:
+        """A signal has stopped it; some function may have sent that."""
+        self._processes[name].stopped_until = now + STOPPED_S
+
+    def continued(self, name: str) -> None:
+        """It goes on."""
+        self._processes[name].stopped_until = None
+
+    def pulse(self, name: str, now: float) -> None:
+        """It says that it does not hang."""
+        self._processes[name].silent_until = now + SILENT_S
 
     def interrupt(self, now: float) -> list[Action]:
         """The user wants it to stop: in order the first time, at once the second."""
@@ -172,6 +194,7 @@ class Lifecycle:
     def next_deadline(self) -> float | None:
         """When `expire` is to be called; None: only an event moves anything on."""
         times = [process.restart_at for process in self._processes.values()] + [self._rank_deadline]
+        times += [time for process in self._watched() for time in (process.stopped_until, process.silent_until)]
         return min((time for time in times if time is not None), default=None)
 
     def expire(self, now: float) -> list[Action]:
@@ -181,9 +204,33 @@ class Lifecycle:
             if process.restart_at is not None and process.restart_at <= now:
                 process.restart_at = None
                 actions.append(self._spawn(name, now))
+        for process in self._watched():
+            actions += self._look_after(process, now)
         if self._rank_deadline is not None and self._rank_deadline <= now:
             actions += self._rank_is_late(now)
         return actions
+
+    def _watched(self) -> list[_Process]:
+        """Who is to be killed if it does nothing."""
+        if self._phase is not _Phase.SERVING:
+            return []
+        return [process for process in self._processes.values() if process.spec.role is Role.SERVICE]
+
+    def _look_after(self, process: _Process, now: float) -> list[Action]:
+        stopped, silent = process.stopped_until, process.silent_until
+        if stopped is not None and now >= stopped + LATE_S:
+            process.stopped_until = now + STOPPED_S
+        elif stopped is not None and now >= stopped:
+            return self._give_up(process, f"was stopped by a signal {STOPPED_S:g} s ago")
+        if silent is not None and now >= silent + LATE_S:
+            process.silent_until = now + SILENT_S
+        elif silent is not None and now >= silent:
+            return self._give_up(process, f"has given no sign of life for {SILENT_S:g} s")
+        return []
+
+    def _give_up(self, process: _Process, reason: str) -> list[Action]:
+        process.stopped_until = process.silent_until = None  # its end is what comes next
+        return [Say(f"{process.spec.name} {reason}; killing it"), Kill(process.spec.name)]
 
     def _spawn(self, name: str, now: float) -> Action:
         process = self._processes[name]

@@ -19,6 +19,7 @@ from appliance.console import tell
 from appliance.folder import DataFolder
 from appliance.lifecycle import Action, Lifecycle, ProcessSpec, Role
 from appliance.logs import RotatingLog
+from appliance.pulses import Pulses
 from everythingfaas.prctl import set_child_subreaper
 from everythingfaas.proctree import children, kill_tree
 
@@ -58,6 +59,7 @@ class Supervisor:
         self._folder = folder
         self._announcement = announcement
         self._guard = guard
+        self._pulses = Pulses()
         self._wake = -1
         self._pids: dict[int, str] = {}
         self._stillborn: list[str] = []
@@ -87,6 +89,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         selector.register(self._wake, selectors.EVENT_READ, self._on_signals)
         selector.register(self._guard, selectors.EVENT_READ, self._on_front_gone)
+        selector.register(self._pulses, selectors.EVENT_READ, self._on_pulses)
         for spec in self._specs.values():
             if spec.role not in _SPEAKERS and not spec.speaks:
                 reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -110,6 +113,11 @@ class Supervisor:
                 self._perform(self._life.interrupt(time.monotonic()))
         self._reap()
 
+    def _on_pulses(self, selector: selectors.BaseSelector) -> None:
+        for pid in self._pulses.read():
+            if pid in self._pids:
+                self._life.pulse(self._pids[pid], time.monotonic())
+
     def _on_front_gone(self, selector: selectors.BaseSelector) -> None:
         selector.unregister(self._guard)
         self._say("the process in front was killed; stopping")
@@ -118,13 +126,21 @@ class Supervisor:
     def _reap(self) -> None:
         while self._status is None:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            name = self._pids.pop(pid, None)
-            if name is not None:  # else it was an orphan that had come to us
+            name = self._pids.get(pid)
+            if name is None:  # an orphan that had come to us
+                continue
+            if os.WIFSTOPPED(status):
+                self._note(f"{name} was stopped by a signal")
+                self._life.stopped(name, time.monotonic())
+            elif os.WIFCONTINUED(status):
+                self._life.continued(name)
+            else:
+                del self._pids[pid]
                 self._on_exit(name, os.waitstatus_to_exitcode(status))
 
     def _on_exit(self, name: str, code: int) -> None:
@@ -168,8 +184,11 @@ class Supervisor:
 
     def _spawn(self, spec: ProcessSpec) -> None:
         output = self._outputs.get(spec.name)
+        environ = spec.environ
+        if spec.role is Role.SERVICE:
+            environ = {**environ, "NOTIFY_SOCKET": self._pulses.address}
         try:
-            pid = spawn(spec.command, spec.environ, output=output.writer if output else None)
+            pid = spawn(spec.command, environ, output=output.writer if output else None)
         except OSError as error:  # no process left on this machine: that is no reason to end what runs
             self._say(f"{spec.name} cannot be started: {error.strerror}")
             self._stillborn.append(spec.name)
@@ -208,6 +227,7 @@ class Supervisor:
         self._own_log.write(f"{stamp} {text}\n".encode(errors="replace"))
 
     def _close(self) -> None:
+        self._pulses.close()
         for output in self._outputs.values():
             _move(output, everything=True)
             output.log.close()

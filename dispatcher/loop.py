@@ -21,7 +21,7 @@ import zmq
 from dispatcher.policies import Pace
 from dispatcher.scheduler import Scheduler, Send
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
-from everythingfaas.alive import SignOfLife
+from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import StoreUnavailable
 from everythingfaas.waker import Waker
 from everythingfaas.wire.messages import FromWorker
@@ -143,6 +143,7 @@ class Loop:
         drain_s: after a stop was asked for, what runs may go on for so long.
         leave_s: and, if it is longer, what runs on workers that are stopping as well: nobody takes it from them later.
         alive: is given each time that the store has answered.
+        pulse: is given for as long as the loop turns.
         on_printed: takes what runs print; it must not block.
     """
 
@@ -156,6 +157,7 @@ class Loop:
         drain_s: float = DRAIN_S,
         leave_s: float = DRAIN_S,
         alive: SignOfLife | None = None,
+        pulse: Pulse | None = None,
         on_printed: Callable[[list[Printed]], None] | None = None,
     ) -> None:
         self._on_printed = on_printed
@@ -165,6 +167,7 @@ class Loop:
         self._drain_s = drain_s
         self._leave_s = leave_s
         self._alive = alive or SignOfLife(None)
+        self._pulse = pulse or Pulse({})
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._pace = Pace()
@@ -234,7 +237,8 @@ class Loop:
         return self._core.is_idle if self._link.ends_with_us else self._core.is_written
 
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
-        wait_s = min(self._core.next_deadline(), self._link.next_deadline(), self._pace.due, until) - self._clock()
+        due = min(self._core.next_deadline(), self._link.next_deadline(), self._pace.due, self._pulse.due, until)
+        wait_s = due - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
         if any(source == self._waker.fileno() for source, _ in woken):
@@ -242,6 +246,7 @@ class Loop:
         if self._thread.crash is not None:
             raise self._thread.crash
         now = self._clock()
+        self._pulse.give(now)
         # Frames that wait are read before `expire` declares anyone lost.
         sends = self._received(now)
         answered = self._thread.answer()

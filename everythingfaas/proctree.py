@@ -81,16 +81,18 @@ def find_by_environment(name: str, value: str) -> list[int]:
 
 def look(pid: int) -> Process | None:
     """What ``/proc`` says about `pid`; None if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            line = file.read(4096)
-    except OSError:
+    fields = _stat(pid)
+    if fields is None:
         return None
-    # The name of the program stands in brackets, and may itself hold brackets and blanks.
-    fields = line[line.rindex(b")") + 2 :].split()
     # A process whose first thread has ended while others run on reads "zombie" too, but has threads.
     dead = fields[0] in b"ZX" and int(fields[17]) <= 1
     return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), dead)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process, and none has let it go on."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"T"
 
 
 def children(pid: int) -> list[Process]:
@@ -153,6 +155,17 @@ def _send(process: Process, signum: int) -> None:
     if now is not None and now.started == process.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signum)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of ``/proc/<pid>/stat`` from the process' state on; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            line = file.read(4096)
+    except OSError:
+        return None
+    # The name of the program stands in brackets, and may itself hold brackets and blanks.
+    return line[line.rindex(b")") + 2 :].split()
 
 
 _kernel_lists_children = os.path.exists("/proc/thread-self/children")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from api.redis_commands import Address
 from everythingfaas import no_pickles
+from everythingfaas.alive import Pulse
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
 
@@ -144,6 +146,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self._port: Any = None
         self._open: set[Any] = set()  # requests that an application is at
         self._answered = asyncio.Event()
+        self._pulse = Pulse(os.environ)
         self._end: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -196,7 +199,13 @@ class Server(DaphneServer):  # type: ignore[misc]
         self._port = reactor.adoptStreamPort(self._listener.fileno(), self._listener.family, Factory(self))
         gc.collect()
         gc.freeze()  # what is here now stays: no need to look through it again and again
+        self._beat()
         log.info("listening on http://%s", authority(*self._listener.getsockname()[:2]))
+
+    def _beat(self) -> None:
+        self._pulse.give(loop.time())
+        if math.isfinite(self._pulse.due):
+            loop.call_at(self._pulse.due, self._beat)
 
     def _asked_to_stop(self, number: int) -> None:
         if self._end is not None:

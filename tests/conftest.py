@@ -92,14 +92,21 @@ def sqlite_database(_databases: None, tmp_path_factory: pytest.TempPathFactory) 
     return _migrated("sqlite", f"sqlite:///{path}", settings)
 
 
-@pytest.fixture(scope="session")
-def postgresql_database(_databases: None) -> Iterator[Database]:
+@contextmanager
+def postgresql(folder: Path) -> Iterator[_cluster]:
+    """A server of PostgreSQL in this folder, whose path should be short. Skips the test where there is none."""
     binaries = _postgresql_binaries()
     if binaries is None:
         if os.environ.get("CI") == "true":
             pytest.fail("PostgreSQL is not installed, and CI=true: apt-get install postgresql")
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    with tempfile.TemporaryDirectory(prefix="faas-pg-") as folder, _cluster(binaries, Path(folder)):
+    with _cluster(binaries, folder) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(_databases: None) -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(prefix="faas-pg-") as folder, postgresql(Path(folder)):
         settings = {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": "postgres",
@@ -132,24 +139,34 @@ class _cluster:  # noqa: N801 -- used as a function
             self._identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(folder, "postgres", "postgres")
 
-    def __enter__(self) -> None:
-        data = self._folder / "data"
-        common: dict[str, Any] = {"cwd": self._folder, "env": {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}}
-        initdb = [self._binaries / "initdb", "-D", data, "-U", "faas", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **common, **self._identity)
-        with (self._folder / "log").open("wb") as log:
+        self._common: dict[str, Any] = {"cwd": folder, "env": {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}}
+        self._data = folder / "data"
+
+    def __enter__(self) -> _cluster:
+        initdb = [self._binaries / "initdb", "-D", self._data, "-U", "faas", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **self._common, **self._identity)
+        self.start()
+        return self
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                [self._binaries / "postgres", "-D", data, "-k", self._folder, "-c", "listen_addresses="],
+                [self._binaries / "postgres", "-D", self._data, "-k", self._folder, "-c", "listen_addresses="],
                 stdout=log,
                 stderr=log,
-                **common,
+                **self._common,
                 **self._identity,
             )
         try:
             self._wait_until_ready()
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT is its "fast" shutdown; SIGQUIT the one after which it has to recover, as from a crash."""
+        self._server.send_signal(how)
+        self._server.wait(30)
 
     def _wait_until_ready(self) -> None:
         patience = time.monotonic() + 30
@@ -164,8 +181,8 @@ class _cluster:  # noqa: N801 -- used as a function
                 return
 
     def __exit__(self, *_: object) -> None:
-        self._server.send_signal(signal.SIGINT)  # its "fast" shutdown
-        self._server.wait(30)
+        if self._server.poll() is None:
+            self.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

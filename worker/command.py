@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from everythingfaas.alive import SignOfLife
+from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings
 from everythingfaas.worker_key import parse_worker_key
@@ -45,8 +45,8 @@ def run(mode: str, slots: int, urls: Sequence[str]) -> int:
     me = identity(slots, pulls=mode == "pull", key=key.name if key else "")
     pool = SlotPool(slots, folder=Path.cwd(), limits=SlotLimits(max_result_bytes=settings.max_result_bytes))
     session = WorkerSession(me, now=time.monotonic())
-    alive = SignOfLife(settings.alive_file)
-    loop = WorkerLoop(session, pool, CHANNELS[mode](urls, key), drain_s=drain_s, alive=alive)
+    alive, pulse = SignOfLife(settings.alive_file), Pulse(os.environ)
+    loop = WorkerLoop(session, pool, CHANNELS[mode](urls, key), drain_s=drain_s, alive=alive, pulse=pulse)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     log.info("%s worker %s: %d slots, Python %d.%d", mode, me.name, slots, *me.python)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import zmq
 
-from everythingfaas.alive import SignOfLife
+from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.waker import Waker
 from worker.channel import Channel
 from worker.pool import SlotPool
@@ -30,6 +30,7 @@ class WorkerLoop:
     Args:
         drain_s: after a stop was asked for, what runs may go on for so long; then it is killed. None: to its end.
         alive: is given while a dispatcher knows us.
+        pulse: is given for as long as the loop turns.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class WorkerLoop:
         *,
         drain_s: float | None = None,
         alive: SignOfLife | None = None,
+        pulse: Pulse | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
@@ -47,6 +49,7 @@ class WorkerLoop:
         self._channel = channel
         self._drain_s = drain_s
         self._alive = alive or SignOfLife(None)
+        self._pulse = pulse or Pulse({})
         self._clock = clock
         self._waker = Waker()
         self._stops = 0
@@ -93,11 +96,13 @@ class WorkerLoop:
     def _turn(self, poller: zmq.Poller, *, until: float = math.inf) -> None:
         pool_deadline = self._pool.next_deadline()
         due = min(self._session.next_deadline(), math.inf if pool_deadline is None else pool_deadline, until)
+        due = min(due, self._pulse.due)
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil((due - self._clock()) * 1000)))
         if any(source == self._waker.fileno() for source, _ in woken):
             self._waker.clear()
         now = self._clock()
+        self._pulse.give(now)
         for message in self._channel.receive():
             self._perform(self._session.receive(message, now=now), now)
         for event in self._pool.process(now):

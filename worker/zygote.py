@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -31,8 +32,10 @@ zygote.main(int(descriptor), int(supervisor), folder, scratch, int(max_result_by
 """
 _HOME = str(Path(everythingfaas.__file__).resolve().parent.parent)
 
-#: A zygote that owes an answer for longer is ended: some function has stopped it, say.
+#: A zygote that owes an answer for longer is ended.
 ANSWER_S = 10.0
+#: But so often it is looked at whether some function has stopped it: what is to be killed is to be gone in a second.
+LOOK_S = 0.2
 #: Its first answer takes longer, as it imports dill before.
 FIRST_ANSWER_S = 30.0
 #: Restarts: at once, then after a wait that doubles up to the longest.
@@ -91,6 +94,14 @@ class ZygoteHandle:
     def is_awaited(self) -> bool:
         """Whether it owes an answer: one that owes it for long is stopped or stuck."""
         return self._unanswered > 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a function has stopped it, which nobody else has reason to."""
+        return proctree.is_stopped(self.pid)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     @property
     def has_unsent(self) -> bool:
@@ -155,19 +166,26 @@ class ZygoteHandle:
 
 
 class ZygoteWatch:
-    """When a zygote is to be given up, and when to start another one. Knows the time as an argument only."""
+    """When a zygote is to be given up, and when to start another one. Knows the time as an argument only.
+
+    One that is found stopped goes on, which costs the tasks in its slots nothing; found so again before it has
+    answered, it is given up.
+    """
 
     def __init__(self) -> None:
         self._first_heard: float | None = None
         self._awaited_since: float | None = None
+        self._look_at = 0.0
+        self._stops = 0
         self._losses = 0
         self._restart_at = 0.0
 
     def started(self) -> None:
-        self._first_heard = self._awaited_since = None
+        self._first_heard = None
+        self._answered()
 
     def heard(self, now: float) -> None:
-        self._awaited_since = None
+        self._answered()
         if self._first_heard is None:
             self._first_heard = now
 
@@ -184,10 +202,17 @@ class ZygoteWatch:
         if zygote is None:
             return now >= self._restart_at
         if not zygote.is_awaited:
-            self._awaited_since = None
-        elif self._awaited_since is None:
+            self._answered()
+            return False
+        if self._awaited_since is None:
             self._awaited_since = now
-        return self._awaited_since is not None and now >= self._awaited_since + self._patience
+            self._look_at = now + LOOK_S
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            if zygote.is_stopped:
+                self._stops += 1
+                zygote.go_on()
+        return self._stops > 1 or now >= self._awaited_since + self._patience
 
     def deadline(self, zygote: ZygoteHandle | None) -> float | None:
         """When to ask `is_due` again; in the past for at once."""
@@ -195,11 +220,19 @@ class ZygoteWatch:
             return self._restart_at
         if not zygote.is_awaited:
             return None
-        return 0.0 if self._awaited_since is None else self._awaited_since + self._patience
+        return 0.0 if self._awaited_since is None else min(self._look_at, self._awaited_since + self._patience)
+
+    def _answered(self) -> None:
+        self._awaited_since = None
+        self._stops = 0
 
     @property
     def _patience(self) -> float:
         return FIRST_ANSWER_S if self._first_heard is None else ANSWER_S
+
+
+#: Variables without our prefix that are for this process alone; the second says where its pulse is felt.
+_OURS_TOO = ("DJANGO_SETTINGS_MODULE", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 def slot_environment(variables: dict[str, str]) -> dict[str, str]:
@@ -207,7 +240,7 @@ def slot_environment(variables: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in variables.items()
-        if name == "FAAS_DATA_DIR" or not (name.startswith("FAAS_") or name == "DJANGO_SETTINGS_MODULE")
+        if name == "FAAS_DATA_DIR" or not (name.startswith("FAAS_") or name in _OURS_TOO)
     }
 
 

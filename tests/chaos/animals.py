@@ -79,11 +79,43 @@ def kills_its_parent() -> None:
     time.sleep(60)
 
 
+def _parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
 def kills_its_supervisor() -> None:
-    with open(f"/proc/{os.getppid()}/stat") as file:
-        supervisor = int(file.read().rpartition(")")[2].split()[1])
-    os.kill(supervisor, signal.SIGKILL)
+    os.kill(_parent_of(os.getppid()), signal.SIGKILL)
     time.sleep(60)
+
+
+# --- it stops what it depends on
+
+
+def stops_its_parent() -> None:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    blocks_signals_and_spins()
+
+
+def stops_its_parent_all_the_time() -> NoReturn:
+    while True:
+        os.kill(os.getppid(), signal.SIGSTOP)
+
+
+def stops_its_parent_and_returns() -> str:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return "done"
+
+
+def stops_its_supervisor() -> None:
+    os.kill(_parent_of(os.getppid()), signal.SIGSTOP)
+    time.sleep(60)
+
+
+def stops_the_supervisor_of_all() -> str:
+    """That of the appliance, without which nothing that dies is started again."""
+    os.kill(_parent_of(_parent_of(os.getppid())), signal.SIGSTOP)
+    return "done"
 
 
 def overflows_the_stack() -> str:

@@ -22,7 +22,9 @@ from dispatcher.store import Policy
 from everythingfaas.errors import IllegalMove
 from everythingfaas.status import Outcome
 from tests.chaos.simulate_checks import HEAL_S, Checks, Violation, check, leftovers
-from tests.chaos.simulate_world import NEVER_S, Behaviour, DispatcherProcess, Parts, Trouble, WorkerProcess, World
+from tests.chaos.simulate_dispatcher import DispatcherProcess
+from tests.chaos.simulate_worker import WorkerProcess
+from tests.chaos.simulate_world import NEVER_S, Behaviour, Parts, Trouble, World
 
 #: The product's own parts.
 REAL = Parts()

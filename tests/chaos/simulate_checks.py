@@ -30,7 +30,9 @@ from dispatcher.scheduler import Send
 from dispatcher.store import LEASE_S, Exchange, Exchanged
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import ResultAck
-from tests.chaos.simulate_world import DispatcherProcess, Observer, WorkerProcess, World
+from tests.chaos.simulate_dispatcher import DispatcherProcess
+from tests.chaos.simulate_worker import WorkerProcess
+from tests.chaos.simulate_world import Observer, World
 from worker.events import SlotJob
 
 #: How long it may take after the last fault.
@@ -187,8 +189,10 @@ def leftovers(world: World) -> list[str]:
     for worker in world.workers:
         if worker.alive:
             session = worker.session
-            for what in ("_held", "_queue", "_running", "_wanting", "_unsent"):
+            for what in ("_held", "_queue", "_wanting", "_unsent"):
                 found += [f"{worker.name} has {what} {value}" for value in [getattr(session, what)] if value]
+            if session._lines.running or session._lines.has_behind:
+                found.append(f"{worker.name} believes that its slots have {session._lines.running}")
             if worker.running:
                 found.append(f"{worker.name} runs {worker.running}")
     for dispatcher in world.dispatchers:

@@ -11,6 +11,8 @@ from tests.chaos import zoo
 SHOWN = (
     "exits",
     "kills_its_parent",
+    "stops_its_parent",
+    "stops_its_supervisor",
     "raises_unpicklable",
     "returns_what_exits_when_loaded",
     "blocks_signals_and_spins",

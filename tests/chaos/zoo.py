@@ -97,6 +97,12 @@ ZOO: tuple[Animal, ...] = (
     dies(animals.kills_its_group, "SIGKILL"),
     dies(animals.kills_its_parent, "SIGKILL"),
     dies(animals.kills_its_supervisor, "lost while the function ran"),
+    # it stops what it depends on
+    never_ends(animals.stops_its_parent),
+    never_ends(animals.stops_its_parent_all_the_time),
+    returns(animals.stops_its_parent_and_returns),
+    dies(animals.stops_its_supervisor, "lost while the function ran"),
+    returns(animals.stops_the_supervisor_of_all),
     # it raises
     fails(animals.raises_system_exit, "SystemExit", "2"),
     fails(animals.raises_keyboard_interrupt, "KeyboardInterrupt"),

@@ -67,6 +67,24 @@ def test_what_crashes_is_restarted(running: Stack, load: Load) -> None:
     running.until_healthy()
 
 
+@pytest.mark.parametrize("service", ["dispatcher", "worker"])
+def test_what_is_stopped_is_restarted(running: Stack, load: Load, service: str) -> None:
+    """As a function may do to the worker that it runs on. No engine restarts what is merely unhealthy."""
+    (container,) = running.containers(service)
+    before = running.inspect(service)[0]["RestartCount"]
+    with load.going_on():
+        load.grows_by(SOME)
+        docker("exec", container, "sh", "-c", "kill -STOP $(cat /proc/1/task/1/children)")
+        until(
+            lambda: running.inspect(service)[0]["RestartCount"] > before,
+            timeout_s=60,
+            what=f"{service} is restarted",
+        )
+        load.grows_by(SOME)
+    load.check()
+    running.until_healthy()
+
+
 def test_restart(running: Stack) -> None:
     load = queue_up(running)
     running.compose("restart")

@@ -141,9 +141,9 @@ class Part:
 class Site:
     """Everything that one test starts."""
 
-    def __init__(self, folder: Path, database: Database, redis: Valkey) -> None:
+    def __init__(self, folder: Path, database: Database, redis: Valkey, **environ: str) -> None:
         self.folder = folder
-        self._environ = {"FAAS_DATABASE_URL": database.url, "FAAS_REDIS_URL": redis.url}
+        self._environ = {"FAAS_DATABASE_URL": database.url, "FAAS_REDIS_URL": redis.url} | environ
         self._redis = redis.client()
         self._parts: list[Part] = []
         self._functions: dict[bytes, UUID] = {}

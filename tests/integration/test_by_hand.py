@@ -107,6 +107,7 @@ def test_signs_of_life_are_given_by_who_can_work(tmp_path: Path) -> None:
             until(lambda: of_worker.exists() and of_dispatcher.exists(), what="both can work")
 
 
+@pytest.mark.slow
 def test_a_dispatcher_waits_for_what_workers_deliver_that_stop_with_it(tmp_path: Path) -> None:
     def sleeps(seconds: float) -> str:
         import time

@@ -28,6 +28,7 @@ from worker import scratch
 from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
 from worker.pool import SlotPool
 from worker.slots import SlotLimits
+from worker.zygote import LOOK_S, ZygoteWatch
 
 PATIENCE_S = 20.0
 
@@ -750,19 +751,68 @@ def test_a_killed_zygote_is_replaced_with_all_its_slots(slots):
     assert slots.value(lambda: 1, slot=1) == 1
 
 
-def test_a_stopped_zygote_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.zygote.ANSWER_S", 0.2)
-    driver = start_pool(tmp_path, 1)
-
+def test_a_stopped_zygote_goes_on_and_costs_the_other_slots_nothing(slots):
     def function():
         os.kill(os.getppid(), signal.SIGSTOP)
-        os._exit(4)
+        print("stopped", flush=True)
+        while True:
+            pass
 
-    try:
-        assert driver.run(function).outcome is Outcome.DIED
-        assert driver.value(lambda: 1) == 1
-    finally:
-        driver.pool.close()
+    zygote = proctree.look(slots.pool.pid(0)).parent
+    slots.begin(spin, slot=1)
+    slots.begin(function)
+    began = time.monotonic()
+    assert slots.kill().outcome is Outcome.DEADLINE
+    assert time.monotonic() - began < 1.0
+    assert proctree.look(slots.pool.pid(0)).parent == proctree.look(slots.pool.pid(1)).parent == zygote
+    assert slots.kill(1).outcome is Outcome.DEADLINE
+    assert slots.value(lambda: 1) == 1
+
+
+def test_stopping_the_zygote_again_and_again_delays_no_kill(slots):
+    def function():
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        print("stopping", flush=True)
+        while True:
+            os.kill(os.getppid(), signal.SIGSTOP)
+
+    slots.begin(function)
+    began = time.monotonic()
+    assert slots.kill().outcome is Outcome.DEADLINE
+    assert time.monotonic() - began < 2.0  # it may have needed another one
+    assert slots.value(lambda: 1) == 1
+
+
+def test_a_zygote_that_is_found_stopped_twice_before_it_answers_is_given_up():
+    class Stopped:
+        is_awaited = is_stopped = True
+        continued = 0
+
+        def go_on(self):
+            self.continued += 1
+
+    zygote, watch = Stopped(), ZygoteWatch()
+    watch.heard(5.0)
+    assert not watch.is_due(zygote, 10.0)
+    assert watch.deadline(zygote) == 10.0 + LOOK_S
+    assert not watch.is_due(zygote, 10.0 + LOOK_S / 2)
+    assert zygote.continued == 0
+    assert not watch.is_due(zygote, 10.0 + LOOK_S)
+    assert zygote.continued == 1
+    watch.heard(10.3)
+    assert not watch.is_due(zygote, 10.4)
+    assert not watch.is_due(zygote, 10.4 + LOOK_S)
+    assert watch.is_due(zygote, 10.4 + 2 * LOOK_S)
+
+
+def test_a_zygote_that_does_not_answer_is_replaced(slots, monkeypatch):
+    monkeypatch.setattr("worker.zygote.ANSWER_S", 0.1)  # less than LOOK_S: nobody looks why
+    zygote = proctree.look(slots.pool.pid(0)).parent
+    os.kill(zygote, signal.SIGSTOP)
+    assert slots.run(lambda: os._exit(4)).outcome is Outcome.DIED
+    monkeypatch.undo()
+    assert is_dead(zygote)
+    assert slots.value(lambda: 1) == 1
 
 
 # --- the pool itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from everythingfaas import proctree
+from tests.live import until
 
 # Each level starts two of the next one and says its number; the leaves wait.
 TREE = """
@@ -46,6 +48,17 @@ def is_dead(pid: int) -> bool:
 def test_descendants_are_all_below_and_not_the_root(tree):
     root, pids = tree
     assert set(proctree.descendants(root.pid)) == pids - {root.pid}
+
+
+def test_who_is_stopped(tree):
+    root, pids = tree
+    assert not any(map(proctree.is_stopped, pids))
+    root.send_signal(signal.SIGSTOP)
+    until(lambda: proctree.is_stopped(root.pid))
+    root.send_signal(signal.SIGCONT)
+    until(lambda: not proctree.is_stopped(root.pid))
+    proctree.kill_tree(root.pid)
+    assert not proctree.is_stopped(root.pid)
 
 
 def test_the_whole_tree_is_killed_and_counted(tree):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from everythingfaas.status import State
@@ -328,3 +331,29 @@ def test_wrong_arguments_are_told_with_the_usage(command: list[str], tmp_path: P
     )
     assert done.returncode == 2
     assert done.stderr.lower().startswith("usage: ")
+
+
+GREETING = bytes.fromhex("ff00000000000000017f03")
+
+
+@pytest.mark.parametrize("said", [b"", GREETING], ids=["silent", "half a greeting"])
+def test_more_connections_than_there_may_be(site: Site, port: int, url: str, said: bytes) -> None:
+    """Who is known already is served, and others are as soon as those are gone that only came to be there."""
+    dispatcher = site.dispatcher("push", port)
+    site.worker("push", 2, url)
+    assert site.value(site.submit(abs, -1)) == 1
+    psutil.Process(dispatcher.process.pid).rlimit(psutil.RLIMIT_NOFILE, (300, 300))
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.002)
+            with contextlib.suppress(OSError):
+                client.connect(("127.0.0.1", port))
+                client.send(said)
+        for _ in range(5):
+            asked = time.monotonic()
+            assert site.value(site.submit(abs, -1)) == 1
+            assert time.monotonic() - asked < 1.0
+    assert dispatcher.process.poll() is None
+    site.worker("push", 1, url)
+    both_work(site, "a", "b", "c")

@@ -3,6 +3,8 @@
 import pytest
 
 from appliance.lifecycle import (
+    SILENT_S,
+    STOPPED_S,
     Announce,
     Finish,
     Kill,
@@ -194,3 +196,43 @@ def test_stop_before_everything_serves():
 @pytest.mark.parametrize(("code", "words"), [(0, "exit status 0"), (-9, "SIGKILL"), (-40, "signal 40")])
 def test_describe(code, words):
     assert describe(code) == words
+
+
+def test_a_service_that_was_stopped_is_killed_if_it_does_not_go_on():
+    life = serving()
+    life.stopped("worker", 10.0)
+    life.stopped("web", 10.5)
+    life.continued("web")
+    assert life.next_deadline() == 10.0 + STOPPED_S
+    assert life.expire(10.0 + STOPPED_S - 0.1) == []
+    assert without_words(life.expire(10.0 + STOPPED_S)) == [Kill("worker")]
+    assert life.next_deadline() is None
+    assert "starting it again" in life.exited("worker", -9, 13.1)[0].text
+
+
+def test_a_service_that_has_given_a_pulse_is_killed_when_it_gives_none():
+    life = serving()
+    life.pulse("dispatcher", 10.0)
+    life.pulse("dispatcher", 14.0)
+    assert life.next_deadline() == 14.0 + SILENT_S
+    assert without_words(life.expire(14.0 + SILENT_S)) == [Kill("dispatcher")]
+    life.exited("dispatcher", -9, 34.1)
+    life.expire(35.0)  # it is started
+    assert life.next_deadline() is None  # nothing is expected of it before its first pulse
+
+
+def test_who_did_not_run_itself_gives_the_others_time():
+    life = serving()
+    life.stopped("worker", 10.0)
+    life.pulse("web", 10.0)
+    assert life.expire(100.0) == []
+    assert life.next_deadline() == 100.0 + STOPPED_S
+    life.continued("worker")
+    assert life.next_deadline() == 100.0 + SILENT_S
+
+
+def test_nobody_is_given_up_while_everything_stops():
+    life = serving()
+    life.stopped("worker", 10.0)
+    life.stop(11.0)
+    assert life.expire(10.0 + STOPPED_S) == []

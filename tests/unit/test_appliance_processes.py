@@ -23,10 +23,12 @@ import json, sys
 from pathlib import Path
 from appliance.folder import DataFolder
 from appliance.guard import Appliance, run_guarded
+from appliance import lifecycle
 from appliance.lifecycle import ProcessSpec, Role
 from everythingfaas.errors import FaasError
 
-folder, shutdown_s, plan = json.loads(sys.argv[1])
+folder, shutdown_s, patience, plan = json.loads(sys.argv[1])
+vars(lifecycle).update(patience)
 specs = [ProcessSpec(**(spec | {"command": tuple(spec["command"]), "role": Role(spec["role"])})) for spec in plan]
 try:
     sys.exit(run_guarded(DataFolder(Path(folder)), lambda: Appliance(specs, "ready here", shutdown_s)))
@@ -49,6 +51,11 @@ tell("down")
 
 #: Takes no notice of SIGTERM.
 STUBBORN = SERVICE.replace("signal.sigwait({signal.SIGTERM})", "signal.sigwait({signal.SIGUSR1})")
+
+#: Gives one sign of life, and no other.
+FALLS_SILENT = SERVICE.replace(
+    "signal.sigwait", "from everythingfaas.alive import Pulse; Pulse(os.environ).give(1.0)\nsignal.sigwait"
+)
 
 #: Starts something that forks twice into a session of its own and throws its environment away, as a daemon does,
 #: and takes no notice of signals that ask.
@@ -103,8 +110,8 @@ class Bench:
         command = [sys.executable, "-c", source, name]
         return {"name": name, "command": command, "environ": environ, "role": "service"} | more
 
-    def launch(self, *plan, shutdown_s=8.0):
-        command = [sys.executable, "-c", LAUNCHER, json.dumps([str(self.folder), shutdown_s, plan])]
+    def launch(self, *plan, shutdown_s=8.0, **patience):
+        command = [sys.executable, "-c", LAUNCHER, json.dumps([str(self.folder), shutdown_s, patience, plan])]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "FAAS_DATA_DIR": str(self.folder)}
         front = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.started.append(front)
@@ -244,6 +251,41 @@ def test_a_process_that_dies_is_started_again(bench):
     assert "web ended (SIGKILL); starting it again in 0.2 s" in log
     assert stop(front)[0] == 0
     assert bench.leftovers() == []
+
+
+def test_a_process_that_was_stopped_is_killed_and_started_again(bench):
+    front = bench.serve(bench.spec("web"), bench.spec("redis"), STOPPED_S=1.0)
+    first, other = bench.pid("web"), bench.pid("redis")
+    log_file = bench.folder / "log" / "up.log"
+    os.kill(other, signal.SIGSTOP)
+    eventually(lambda: "redis was stopped by a signal\n" in log_file.read_text())
+    os.kill(other, signal.SIGCONT)  # in time
+    os.kill(first, signal.SIGSTOP)
+    eventually(lambda: bench.pid("web") != first)
+    assert bench.pid("redis") == other
+    log = log_file.read_text()
+    assert "web was stopped by a signal 1 s ago; killing it" in log
+    assert "redis ended" not in log
+    assert stop(front)[0] == 0
+    assert bench.leftovers() == []
+
+
+def test_a_process_whose_pulse_ends_is_killed_and_started_again(bench):
+    front = bench.serve(bench.spec("web", FALLS_SILENT), bench.spec("redis"), SILENT_S=0.5)
+    first, other = bench.pid("web"), bench.pid("redis")
+    eventually(lambda: bench.pid("web") != first)
+    assert bench.pid("redis") == other  # which has never given one
+    assert "web has given no sign of life for 0.5 s; killing it" in (bench.folder / "log" / "up.log").read_text()
+    assert stop(front)[0] == 0
+
+
+def test_a_supervisor_that_was_stopped_goes_on(bench):
+    front = bench.serve(bench.spec("web"))
+    supervisor, first = bench.supervisor(front), bench.pid("web")
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: bench.pid("web") != first)
+    assert stop(front)[0] == 0
 
 
 def test_a_first_start_that_fails_shows_its_log_and_stops_everything(bench):

@@ -27,7 +27,7 @@ from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
 from everythingfaas import no_pickles
-from everythingfaas.alive import SignOfLife
+from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import ConfigurationError, StoreUnavailable
 from everythingfaas.settings import MODES, Settings, dispatcher_address
 from worker.slots import SlotLimits
@@ -101,7 +101,14 @@ class Command(BaseCommand):
         leave_s = faas.shutdown_s - LAST_S
         logs = LogWriter(faas.redis_address)
         loop = Loop(
-            core, store, link, drain_s=drain_s, leave_s=leave_s, alive=SignOfLife(faas.alive_file), on_printed=logs.put
+            core,
+            store,
+            link,
+            drain_s=drain_s,
+            leave_s=leave_s,
+            alive=SignOfLife(faas.alive_file),
+            pulse=Pulse(os.environ),
+            on_printed=logs.put,
         )
         bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
         for number in (signal.SIGTERM, signal.SIGINT):
