@@ -84,19 +84,17 @@ class Lines:
         """What the slot was at has ended, or has not begun after all."""
         if self.running.get(slot) == key:
             del self.running[slot]
-            # Of one that nothing was known of, or that has held up others, the line is empty.
-            self._work_s[slot] = sum(self._behind[slot].values())
+            if self._work_s[slot] < math.inf:
+                self._work_s[slot] = sum(self._behind[slot].values())
 
     def returned(self, slot: int, key: Key) -> None:
-        """It does not begin in this slot."""
-        expected_s = self._behind[slot].pop(key, None)
-        if expected_s is None:
+        """It does not begin in this slot, and neither does another one before the slot is free."""
+        if self._behind[slot].pop(key, None) is None:
             self.done(slot, key)
-        else:
-            self._work_s[slot] -= expected_s
+        self.hold_up(slot)
 
     def hold_up(self, slot: int) -> None:
-        """What the slot is at lasts longer than was believed: nothing is to wait for it."""
+        """What the slot is at lasts longer than was believed, or its process ends: nothing is to wait for it."""
         self._work_s[slot] = math.inf
 
     def ran(self, function: str, elapsed_s: float) -> None:

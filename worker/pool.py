@@ -150,16 +150,14 @@ class SlotPool:
         is next in line. Call `flush` after the last one.
 
         Raises:
-            ValueError: the slot waits for a process for another job, or the function's name is no sha256.
+            ValueError: the function's name is no sha256.
         """
         place = self._slots[slot]
-        if place.job is not None:
-            raise ValueError(f"slot {slot} has a job already, and no process")
         if len(bytes.fromhex(job.function)) != hashlib.sha256().digest_size:
             raise ValueError(f"{job.function!r} is no sha256")
         process = place.process
-        if place.runs:
-            if process is not None and process.is_live and process.suits(job):
+        if place.runs or place.job is not None:
+            if place.runs and process is not None and process.is_live and process.suits(job):
                 self._hand_over(place, process, job, now)
             else:
                 self._events.append(SlotReturned(slot, job.task, job.attempt))

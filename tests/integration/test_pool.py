@@ -25,7 +25,7 @@ from everythingfaas import proctree
 from everythingfaas.status import Outcome
 from tests.live import until
 from worker import scratch
-from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady
+from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotJob, SlotReady, SlotReturned
 from worker.pool import SlotPool
 from worker.slots import SlotLimits
 from worker.zygote import LOOK_S, ZygoteWatch
@@ -823,9 +823,9 @@ def test_jobs_may_come_before_the_processes_do(tmp_path):
     driver.pool.start()
     try:
         driver.pool.run(make_job(lambda: 1), 0, time.monotonic())
-        with pytest.raises(ValueError, match="has a job"):
-            driver.pool.run(make_job(lambda: 2), 0, time.monotonic())
+        driver.pool.run(make_job(lambda: 2, task="another"), 0, time.monotonic())
         seen = driver.until(lambda events: SlotReady(0) in events)
+        assert SlotReturned(0, "another", 1) in seen
         assert [dill.loads(event.result) for event in seen if isinstance(event, SlotDone)] == [1]
     finally:
         driver.pool.close()

@@ -78,6 +78,18 @@ def test_who_holds_up_others_gets_nobody_behind_until_it_is_done() -> None:
     assert placed(lines, a_job(), a_job()) == [0, 0]
 
 
+def test_nothing_is_sent_again_to_a_slot_that_has_returned_something() -> None:
+    lines = lines_that_know(slots=1)
+    lines.place(("a", 1), a_job())
+    lines.place(("b", 1), a_job())
+    lines.returned(0, ("b", 1))
+    assert placed(lines, a_job()) == [None]
+    lines.returned(0, ("a", 1))
+    assert placed(lines, a_job()) == [None]
+    lines.ready(0)
+    assert placed(lines, a_job()) == [0]
+
+
 def test_one_that_began_although_it_was_to_come_back_is_what_runs() -> None:
     lines = lines_that_know(slots=1)
     lines.place(("a", 1), a_job())
@@ -87,4 +99,4 @@ def test_one_that_began_although_it_was_to_come_back_is_what_runs() -> None:
     lines.begun(0, ("b", 1))
     assert lines.running == {0: ("b", 1)}
     assert lines.is_full
-    assert placed(lines, a_job()) == [0]
+    assert placed(lines, a_job()) == [None]
