@@ -9,7 +9,7 @@ from pathlib import Path
 
 import zmq
 
-from dispatcher.scheduler import Send
+from dispatcher.books import Send
 from everythingfaas.wire.messages import FromWorker
 from worker.identity import identity
 from worker.pool import SlotPool

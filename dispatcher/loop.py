@@ -18,8 +18,9 @@ from typing import Protocol
 
 import zmq
 
+from dispatcher.books import Send
 from dispatcher.policies import Pace
-from dispatcher.scheduler import Scheduler, Send
+from dispatcher.scheduler import Scheduler
 from dispatcher.store import Exchange, Exchanged, Printed, TaskStore
 from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import StoreUnavailable

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dispatcher.books import Send
 from dispatcher.keyring import Keyring
 from dispatcher.router import PEER_BYTES, RouterLink
-from dispatcher.scheduler import Send
 from everythingfaas.errors import ProtocolError
 from everythingfaas.wire.messages import FromWorker, Pull, Run
 

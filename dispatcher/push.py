@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dispatcher.books import Send
 from dispatcher.router import PEER_BYTES, RouterLink
-from dispatcher.scheduler import Send
 from everythingfaas.errors import ProtocolError
 from everythingfaas.wire.messages import FromWorker
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 import zmq
 
+from dispatcher.books import Send
 from dispatcher.door import Door
 from dispatcher.keyring import Keyring
-from dispatcher.scheduler import Send
 from everythingfaas.errors import ConfigurationError, ProtocolError, VersionMismatch
 from everythingfaas.wire.frames import HEADER_MAX, Encoder, dispatcher_decoder
 from everythingfaas.wire.messages import PROTOCOL, FromWorker, Refuse

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.policies import SHORT_S, choose, failed, prefetch, verdict
+from dispatcher.books import Assignment, Key, Send, Worker
+from dispatcher.neighbours import Neighbours
+from dispatcher.policies import choose, failed, verdict
+from dispatcher.shelf import Shelf
 from dispatcher.store import (
     LEASE_S,
     Begin,
@@ -45,7 +46,6 @@ from everythingfaas.wire.messages import (
     Blob,
     Bye,
     Drain,
-    FromDispatcher,
     FromWorker,
     Function,
     Heartbeat,
@@ -73,121 +73,21 @@ ORPHAN_S = 300.0
 LOOK_S = 1.0
 #: The dispatcher's lease is renewed this often (it lasts for `dispatcher.store.LEASE_S`).
 RENEW_S = 3.0
-#: Another dispatcher is dead when its lease is seen to be out for so long: its workers come to us in that time.
-TAKE_OVER_S = LOST_AFTER_S
 #: What the store says that we hold, and we do not know, is looked for this often, and soon after the start: the last
 #: commit of an earlier run of ours may have come after we had registered.
 RECALL_S = 60.0
 RECALL_FIRST_S = 5.0
 #: A longer gap between two turns means that this process did not run: all timers start again.
 GAP_S = 2.0
-#: Functions of which the dispatcher keeps the bytes for workers that have not got them yet.
-KEEP_BYTES = 64 * 1024 * 1024
-#: Functions that a worker is believed to have are remembered up to so many; one that is not is sent again.
+#: What a function was able to do on a Python is remembered of so many.
 KNOWN_MAX = 10_000
 #: How long a task waits for a worker that can run it, while there are only others.
 UNMATCHED_S = 60.0
-#: Weight of the newest run in the running mean of how long tasks run, and of the newest turn with the store.
-RUN_WEIGHT = 0.1
+#: Weight of the newest turn with the store in the running mean of how long they take.
 TURN_WEIGHT = 0.2
-#: How long tasks run on a worker that has not run any.
-UNKNOWN_RUN_S = 1.0
 
 #: A worker sends less of one run's output at a time; more is dropped.
 LOG_BYTES = 64 * 1024
-
-Key = tuple[str, int]
-
-
-class Send(Struct, frozen=True):
-    """A message for a worker."""
-
-    peer: bytes
-    message: FromDispatcher
-
-
-@dataclass(slots=True, eq=False)
-class Assignment:
-    """An attempt of ours, from its claim to the commit of its end."""
-
-    task: Claimed
-    worker: Worker | None = None
-    sent_in: int = 0  #: number of the `Run` it travelled in
-    begun: bool = False
-    cancelled: bool = False
-    ending: bool = False  #: its end is on the way to the store
-    printed: bool = False  #: something of its output was passed on
-
-    @property
-    def key(self) -> Key:
-        return self.task.task, self.task.attempt
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A registered worker."""
-
-    peer: bytes
-    hello: Hello
-    heard_at: float
-    beat_at: float
-    run_s: float | None = None  #: how long tasks run on average; None: it has not run any
-    ahead: int = 0  #: how many attempts it gets beyond its slots
-    stalled: bool = False  #: it has given back what waited behind a long task
-    draining: bool = False
-    blocked: bool = False  #: the last `Run` for it could not be sent, and it has said nothing since
-    confirmed: bool = False  #: it has said something after its Welcome, so it hears us
-    credit: int | None = None  #: how many attempts it has asked for and not got; None: it is sent to unasked
-    pulled: int = 0  #: number of its last `Pull`
-    assigned: dict[Key, Assignment] = field(default_factory=dict)
-    functions: set[str] = field(default_factory=set)
-    last_run: int = 0
-    told_run: int = 0  #: number of the last `Run` at the last heartbeat
-    welcomed: int = 0
-    load: int = 0  #: assigned attempts that have not ended
-
-    @property
-    def slots(self) -> int:
-        return self.hello.slots
-
-    @property
-    def takes(self) -> bool:
-        """Whether it may be sent anything now."""
-        return self.confirmed and not self.blocked and not self.draining and self.credit != 0
-
-    @property
-    def room(self) -> int:
-        return self._granted(self.slots + self.ahead - self.load)
-
-    @property
-    def free(self) -> int:
-        return self._granted(max(0, self.slots - self.load))
-
-    def _granted(self, wanted: int) -> int:
-        if self.draining or self.blocked or not self.confirmed:
-            return 0
-        return wanted if self.credit is None else min(wanted, self.credit)
-
-    def ran(self, elapsed_s: float) -> None:
-        """A run has ended."""
-        known = self.run_s
-        self.run_s = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
-        self.stalled = False
-
-    @property
-    def is_short(self) -> bool:
-        """Whether what it has been given will have ended in a moment, on average."""
-        return self.run_s is not None and self.run_s < SHORT_S
-
-    def look_ahead(self, turn_s: float) -> None:
-        """Decides anew how many attempts it gets beyond its slots."""
-        run_s = UNKNOWN_RUN_S if self.run_s is None else self.run_s
-        self.ahead = 0 if self.stalled else prefetch(self.slots, run_s, turn_s)
-
-    def take(self, assignment: Assignment) -> None:
-        assignment.worker = self
-        self.assigned[assignment.key] = assignment
-        self.load += not assignment.ending
 
 
 class Scheduler:
@@ -217,9 +117,7 @@ class Scheduler:
         self._max_result_bytes = max_result_bytes
         self._workers: dict[bytes, Worker] = {}
         self._assignments: dict[Key, Assignment] = {}
-        self._functions: dict[str, bytes] = {}
-        self._function_bytes = 0
-        self._wanting: dict[str, list[Worker]] = {}
+        self._shelf = Shelf()
         self._early: dict[Key, tuple[bytes, Report]] = {}  # of attempts that are being adopted
         self._adopting: dict[Key, bytes] = {}
         self._acks: dict[Key, bytes] = {}
@@ -234,10 +132,7 @@ class Scheduler:
         self._look_at = now
         self._renew_at = now + RENEW_S
         self._recall_at = now + RECALL_FIRST_S
-        self._lapsed: dict[str, float] = {}  # other dispatchers, since when we see that their leases are out
-        # Until then nobody's lease can be trusted to be out because its dispatcher is dead: it may not have reached
-        # the store, as we have not.
-        self._trusts_leases_at = now + LEASE_S
+        self._neighbours = Neighbours(now=now)
         self._was_away = False
         self._turn_at = now
         self._asked_at = now
@@ -300,7 +195,7 @@ class Scheduler:
             return None
         self._under_way, self._next = self._next, Exchange()
         self._asked_at = self._turn_at
-        self._under_way.trusts_leases = self._turn_at >= self._trusts_leases_at
+        self._under_way.trusts_leases = self._neighbours.trusts(self._turn_at)
         if room := self._under_way.room:
             # Until a ring, a full claim or the next look says otherwise. Of workers that are full nothing was asked.
             hungry = {w.hello.python for w in self._workers.values()} if self._work is True else self._work
@@ -586,59 +481,29 @@ class Scheduler:
     # --- functions
 
     def _needs(self, worker: Worker, functions: Iterable[str]) -> list[Send]:
-        sends = []
-        for name in functions:
-            worker.functions.discard(name)
-            blob = self._functions.get(name)
-            if blob is None:
-                self._want(worker, name)
-            else:
-                sends.append(self._give(worker, name, blob))
+        sends, wanted = self._shelf.ask(worker, functions)
+        self._next.functions |= wanted
         return sends
-
-    def _give(self, worker: Worker, name: str, blob: bytes) -> Send:
-        if len(worker.functions) >= KNOWN_MAX:
-            worker.functions.clear()
-        worker.functions.add(name)
-        return Send(worker.peer, Function(name, Blob(blob)))
-
-    def _want(self, worker: Worker, name: str) -> None:
-        wanting = self._wanting.setdefault(name, [])
-        if worker not in wanting:
-            wanting.append(worker)
-            self._next.functions.add(name)
 
     def _fetched(self, asked: Iterable[str], found: dict[str, bytes]) -> list[Send]:
         """Passes on functions that workers have waited for; a task whose function is nowhere fails."""
         sends: list[Send] = []
         for name in asked:
-            workers = [worker for worker in self._wanting.pop(name, ()) if worker.peer in self._workers]
+            workers = [worker for worker in self._shelf.waiting(name) if worker.peer in self._workers]
             blob = found.get(name)
             if blob is not None:
-                self._keep(name, blob)
-            for worker in workers:
-                if blob is None:
-                    sends += self._hopeless(worker, name)
-                elif name not in worker.functions:
-                    sends.append(self._give(worker, name, blob))
+                sends += self._shelf.put(name, blob, workers)
+            else:
+                sends += [self._hopeless(worker, name) for worker in workers]
         return sends
 
-    def _hopeless(self, worker: Worker, name: str) -> list[Send]:
+    def _hopeless(self, worker: Worker, name: str) -> Send:
         message = f"the function's bytes (sha256 {name}) are not in the store"
         doomed = [a for a in worker.assigned.values() if a.task.function == name and not a.ending]
         for assignment in doomed:
             self._close(assignment)
             self._next.ended.append(failed(assignment.task, message))
-        return [Send(worker.peer, Kill(tuple(Attempt(*a.key) for a in doomed), Outcome.LOST))]
-
-    def _keep(self, name: str, blob: bytes) -> None:
-        if name in self._functions:
-            return
-        self._functions[name] = blob
-        self._function_bytes += len(blob)
-        while self._function_bytes > KEEP_BYTES and len(self._functions) > 1:
-            oldest = next(iter(self._functions))
-            self._function_bytes -= len(self._functions.pop(oldest))
+        return Send(worker.peer, Kill(tuple(Attempt(*a.key) for a in doomed), Outcome.LOST))
 
     # --- from the store
 
@@ -650,7 +515,7 @@ class Scheduler:
         self._turn_s += TURN_WEIGHT * (now - self._asked_at - self._turn_s)
         if self._was_away or now - self._asked_at > LEASE_S - RENEW_S:  # whoever waited so long has lost his lease
             self._was_away = False
-            self._doubt_leases(now)
+            self._neighbours.doubt(now)
         self.stale += answer.stale
         self.lease_lost = self.lease_lost or answer.lease_lost
         if done.claim and (answer.more or len(answer.claimed) >= done.claim):
@@ -667,7 +532,8 @@ class Scheduler:
         for taken in answer.taken:
             self._take(taken)
         if answer.lapsed is not None:
-            self._watch(answer.lapsed, now)
+            dead = self._neighbours.dead(answer.lapsed, now)
+            self._next.take_over = [] if self._stopping else dead
         for key in answer.cancelled:
             sends += self.cancel(key)
         if answer.unmatched is not None:
@@ -684,18 +550,6 @@ class Scheduler:
             if now >= since + self._unmatched_s:
                 message = mismatch(requirements, pythons)
                 self._next.unmatched.append(Unmatched(requirements, self._unmatched_s, message))
-
-    def _doubt_leases(self, now: float) -> None:
-        """We have not run, or not reached the store: others may have fared the same, and could not renew theirs."""
-        self._lapsed.clear()
-        self._trusts_leases_at = max(self._trusts_leases_at, now + LEASE_S)
-
-    def _watch(self, lapsed: list[str], now: float) -> None:
-        """Takes over dispatchers that have been without a lease for so long that they must be dead."""
-        self._lapsed = {dispatcher: self._lapsed.get(dispatcher, now) for dispatcher in lapsed}
-        if now < self._trusts_leases_at or self._stopping:
-            return
-        self._next.take_over = [d for d, since in self._lapsed.items() if now >= since + TAKE_OVER_S]
 
     def _take(self, taken: Taken) -> None:
         """Gives back what a dead dispatcher had given out, and no worker has come to us with."""
@@ -866,7 +720,7 @@ class Scheduler:
             for worker in self._workers.values():
                 worker.heard_at = now
             self._grace_until = max(self._grace_until, now + 1.0)
-            self._doubt_leases(now)
+            self._neighbours.doubt(now)
         self._turn_at = now
         sends: list[Send] = []
         for worker in list(self._workers.values()):

@@ -25,8 +25,8 @@ import pickle
 from collections import Counter
 from typing import Any
 
+from dispatcher.books import Send
 from dispatcher.memory import LEASE_MAX_S, MemoryTask
-from dispatcher.scheduler import Send
 from dispatcher.store import LEASE_S, Exchange, Exchanged
 from everythingfaas.status import Event, Outcome, State
 from everythingfaas.wire.messages import ResultAck
@@ -198,7 +198,7 @@ def leftovers(world: World) -> list[str]:
     for dispatcher in world.dispatchers:
         if dispatcher.alive:
             core = dispatcher.core
-            for what in ("_assignments", "_acks", "_early", "_adopting", "_orphans", "_wanting"):
+            for what in ("_assignments", "_acks", "_early", "_adopting", "_orphans", "_shelf"):
                 found += [f"{dispatcher.name} has {what} {value}" for value in [getattr(core, what)] if value]
             found += [f"{dispatcher.name} counts {w.load} at {w.peer!r}" for w in core.workers if w.load or w.assigned]
         elif dispatcher.is_gone and dispatcher.name in world.data.dispatchers:

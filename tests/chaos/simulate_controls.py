@@ -8,8 +8,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from dispatcher.books import Send, Worker
 from dispatcher.memory import MemoryStore
-from dispatcher.scheduler import Scheduler, Send, Worker
+from dispatcher.neighbours import Neighbours
+from dispatcher.scheduler import Scheduler
 from dispatcher.store import Registration
 from everythingfaas.status import State
 from everythingfaas.wire.messages import Attempt, Hello, Report, ResultAck
@@ -68,11 +70,17 @@ class NoAdoption(Scheduler):
         return sends
 
 
+class Immortals(Neighbours):
+    def dead(self, lapsed: Iterable[str], now: float) -> list[str]:
+        return []
+
+
 class NoTakeOver(Scheduler):
     """The dead are left alone with what they had given out."""
 
-    def _watch(self, lapsed: list[str], now: float) -> None:
-        return
+    def __init__(self, registration: Registration, *, now: float, **options: Any) -> None:
+        super().__init__(registration, now=now, **options)
+        self._neighbours = Immortals(now=now)
 
 
 class NoMemory(Scheduler):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from dispatcher.books import Send as ToWorker
 from dispatcher.memory import MemoryStore
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
-from dispatcher.scheduler import Send as ToWorker
 from dispatcher.store import Exchange, Exchanged
 from everythingfaas.wire.messages import FromWorker
 from tests.chaos.simulate_process import Process

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dispatcher.books import Send as ToWorker
 from dispatcher.memory import MemoryData, MemoryStore, MemoryTask
 from dispatcher.scheduler import Scheduler
-from dispatcher.scheduler import Send as ToWorker
 from dispatcher.store import Exchange, Exchanged
 from everythingfaas.status import Outcome
 from worker.events import SlotJob

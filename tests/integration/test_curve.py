@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import zmq
 
+from dispatcher.books import Send
 from dispatcher.keyring import Keyring
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.router import RouterLink
-from dispatcher.scheduler import Send
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.wire.messages import FromDispatcher, FromWorker, Hello, Pull, Refuse, Run
 from everythingfaas.worker_key import WorkerKey, parse_worker_key

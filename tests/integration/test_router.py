@@ -14,9 +14,9 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
+from dispatcher.books import Send
 from dispatcher.pull import PullLink
 from dispatcher.router import PEER_BYTES, REPORT_S, Rejects, RouterLink
-from dispatcher.scheduler import Send
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.status import Outcome
 from everythingfaas.wire.frames import HEADER_MAX, Encoder, read_refusal, worker_decoder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.scheduler import TAKE_OVER_S
+from dispatcher.neighbours import TAKE_OVER_S
 from dispatcher.store import LEASE_S
 from everythingfaas.status import State
 from tests.conftest import Database, using

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dispatcher.books import Send as ToWorker
 from dispatcher.memory import MemoryStore, MemoryTask
 from dispatcher.scheduler import Scheduler
-from dispatcher.scheduler import Send as ToWorker
 from dispatcher.store import Exchange, Policy
 from everythingfaas.pythons import Minor, matches
 from everythingfaas.status import Outcome

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from dispatcher.memory import MemoryData, MemoryStore, MemoryTask
-from dispatcher.scheduler import TAKE_OVER_S, Scheduler
+from dispatcher.neighbours import TAKE_OVER_S
+from dispatcher.scheduler import Scheduler
 from dispatcher.store import LEASE_S, Policy
 from everythingfaas.status import Outcome, State
 from everythingfaas.wire.messages import (
