@@ -42,6 +42,13 @@ class SyncLink:
             self._socket.close()
             self._socket = None
 
+    def detach(self) -> tuple[socket.socket, hiredis.Reader]:
+        """The connection, for whoever reads it in another way from here on; there is one after a `call`."""
+        if self._socket is None:
+            raise RedisUnavailable("not connected")
+        connection, self._socket = self._socket, None
+        return connection, self._reader
+
     def _connect(self) -> None:
         address = self._address
         if address.path:

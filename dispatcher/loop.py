@@ -71,6 +71,15 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
+class Readable(Protocol):
+    """Something else that is polled with the workers' link."""
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> bool:
+        """Takes what is there. Does not block. False when nothing will come any more."""
+
+
 class StoreThread:
     """Does exchanges one at a time, each until the store has taken it."""
 
@@ -172,21 +181,33 @@ class Loop:
         self._waker = Waker()
         self._thread = StoreThread(store, self._waker.wake)
         self._pace = Pace()
+        self._polled: dict[int, Readable] = {}
+        self._to_poll: deque[Readable] = deque()
+        self._thread_id = 0  # of who runs the loop
         self._rung = False
         self._asked_to_look = False
         self._asked = False  # the store is at work for us
         self._stops = 0
 
+    def poll(self, source: Readable) -> None:
+        """Reads `source` whenever there is something. From any thread."""
+        self._to_poll.append(source)
+        self._waker.wake()
+
     def ring(self) -> None:
         """There is new work. From any thread."""
         self._rung = True
         if not self._asked:  # else the answer wakes us, and we look at `_rung` after it
-            self._waker.wake()
+            self._wake()
 
     def look(self) -> None:
         """Somebody wants a running task ended: the store says which. From any thread."""
         self._asked_to_look = True
-        self._waker.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        if threading.get_ident() != self._thread_id:  # what is polled is read before we look at what was said
+            self._waker.wake()
 
     def stop(self) -> None:
         """Drain and leave; called twice, kill and leave. From any thread, or a signal handler."""
@@ -199,6 +220,7 @@ class Loop:
         Raises:
             Exception: what the store raised that was not `StoreUnavailable`: a mistake of ours, not to be retried.
         """
+        self._thread_id = threading.get_ident()
         poller = zmq.Poller()
         poller.register(self._waker.fileno(), zmq.POLLIN)
         self._link.register(poller)
@@ -242,8 +264,16 @@ class Loop:
         wait_s = due - self._clock()
         # Rounded up, or the last fraction of a millisecond before a deadline would be a busy loop.
         woken = poller.poll(max(0, math.ceil(wait_s * 1000)))
-        if any(source == self._waker.fileno() for source, _ in woken):
-            self._waker.clear()
+        for source, _ in woken:
+            if source == self._waker.fileno():
+                self._waker.clear()
+            elif source in self._polled and not self._polled[source].read():
+                poller.unregister(source)
+                del self._polled[source]
+        while self._to_poll:
+            readable = self._to_poll.popleft()
+            self._polled[readable.fileno()] = readable
+            poller.register(readable.fileno(), zmq.POLLIN)
         if self._thread.crash is not None:
             raise self._thread.crash
         now = self._clock()

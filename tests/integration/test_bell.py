@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import select
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from api.mirror import BELL, CANCEL, NEW_WORK
-from dispatcher.bell import Bell
+from dispatcher.bell import Bell, Line
 from tests.live import until
 from tests.redis_fixture import Valkey
 
@@ -17,12 +19,30 @@ from tests.redis_fixture import Valkey
 def rung(valkey: Valkey) -> Iterator[Counter[str]]:
     """What has been rung since the bell was connected."""
     heard: Counter[str] = Counter()
-    bell = Bell(valkey.url, BELL, {NEW_WORK: lambda: heard.update(["work"]), CANCEL: lambda: heard.update(["cancel"])})
+    lines: list[Line] = []
+
+    def listen(line: Line) -> None:
+        """As the loop does it, but with a thread for it."""
+        lines.append(line)
+        threading.Thread(target=read_all, args=(line,), daemon=True).start()
+
+    on_ring = {NEW_WORK: lambda: heard.update(["work"]), CANCEL: lambda: heard.update(["cancel"])}
+    bell = Bell(valkey.url, BELL, on_ring, listen=listen)
     bell.start()
     until(lambda: heard == {"work": 1, "cancel": 1}, what="all that may have been missed before the connection")
     heard.clear()
     yield heard
     bell.close()
+    valkey.kill()  # so that the last line ends
+    for line in lines:
+        line.lost.wait(10)
+
+
+def read_all(line: Line) -> None:
+    poller = select.poll()
+    poller.register(line, select.POLLIN)
+    while poller.poll() and line.read():
+        continue
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class Command(BaseCommand):
             pulse=Pulse(os.environ),
             on_printed=logs.put,
         )
-        bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look})
+        bell = Bell(faas.redis_address, BELL, {NEW_WORK: loop.ring, CANCEL: loop.look}, listen=loop.poll)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         announcer.start()
