@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from appliance.pulses import Pulses
 from dispatcher.loop import DRAIN_S
 from everythingfaas.proctree import children
 from tests.live import ROOT, Appliance, free_port, until
@@ -105,6 +107,32 @@ def test_signs_of_life_are_given_by_who_can_work(tmp_path: Path) -> None:
         assert not of_worker.exists()
         with started(tmp_path, *dispatcher, FAAS_ALIVE_FILE=str(of_dispatcher)):
             until(lambda: of_worker.exists() and of_dispatcher.exists(), what="both can work")
+
+
+@pytest.mark.slow
+def test_pulses_are_given_by_whoever_does_not_hang(tmp_path: Path) -> None:
+    """Again and again, by a worker without a dispatcher as well. Functions are not told where."""
+    assert manage(tmp_path, "migrate", "-v", "0").returncode == 0
+    port, pulses = str(free_port()), Pulses()
+    where = {"NOTIFY_SOCKET": pulses.address}
+    try:
+        with (
+            started(tmp_path, "-m", "faas_project.serve", FAAS_PORT=str(free_port()), **where) as web,
+            started(tmp_path, "manage.py", "task_dispatcher", "-m", "local", "-w", "1", **where) as dispatcher,
+            started(tmp_path, "-m", "worker", "push", "1", f"tcp://127.0.0.1:{port}", **where) as worker,
+        ):
+            felt: Counter[int] = Counter()
+
+            def all_felt() -> bool:
+                felt.update(pulses.read())
+                return min(felt[process.pid] for process in (web, dispatcher, worker)) >= 2
+
+            until(all_felt, what="two pulses of each")
+            assert set(felt) == {web.pid, dispatcher.pid, worker.pid}
+            (zygote,) = children(worker.pid)
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{zygote.pid}/environ").read_bytes()
+    finally:
+        pulses.close()
 
 
 @pytest.mark.slow
