@@ -359,8 +359,7 @@ class Scheduler:
     def _pulled(self, worker: Worker, pull: Pull) -> None:
         if worker.credit is not None and pull.number > worker.pulled:
             worker.pulled = pull.number
-            worker.credit = max(0, pull.take)
-            self._work = True
+            worker.credit = max(0, pull.take)  # whether there is work for it we know: no look for it alone
 
     def unsent(self, sends: Iterable[Send]) -> None:
         """What could not be handed to the network: its peer is gone, or takes nothing. Nobody has seen it."""
