@@ -131,7 +131,7 @@ class RouterLink(ABC):
         return received
 
     def _receive(self) -> tuple[list[bytes], str]:
-        """The frames of one message, and the name of the key that its connection has, if there are keys."""
+        """The frames of one message, and the public key that its connection has, if there are keys."""
         if self._door is None:
             return self._socket.recv_multipart(zmq.NOBLOCK), ""
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -141,7 +141,7 @@ class RouterLink(ABC):
         if self._door is None:
             return
         try:
-            self._door.check(key, message)
+            self._door.check(peer, key, message)
         except ProtocolError as exc:
             self._send(Send(peer, Refuse(f"you come with {exc}")), now)
             raise
@@ -186,6 +186,8 @@ class RouterLink(ABC):
         if isinstance(send.message, Refuse) and not send.message.again:
             # What follows a comma is the peer's own, or advice to it.
             self.rejects.count(f"refused, {send.message.reason.partition(',')[0]}", now)
+        if self._door is not None and not self._door.may_have(send.peer, send.message):
+            return False
         envelope = self._envelope(send)
         if envelope is None:
             return False

@@ -173,3 +173,34 @@ def test_who_is_in_with_a_revoked_key_is_put_out(
     (answer,) = answers(dispatcher, channel)
     assert answer == Refuse("you come with a key that was revoked")
     assert len(dispatcher.received) == 1
+
+
+def test_a_new_key_of_the_same_name_does_not_keep_the_old_one_in(
+    keyring: Keyring, dispatcher: Dispatcher, worker: list[Channel]
+) -> None:
+    channel = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(channel)
+    channel.send(hello("a@1"))
+    peer = dispatcher.waits_for(hello("a@1"))
+    keyring.revoke("a")
+    fresh = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(fresh)
+    channel.send(hello("a@2"))
+    (answer,) = answers(dispatcher, channel)
+    assert answer == Refuse("you come with a key that was revoked")
+    unsent = Send(peer, Run(1, ()))
+    assert dispatcher.link.send([unsent], 0.0) == [unsent]  # no task goes there, either
+    fresh.send(hello("a@3"))
+    assert dispatcher.link.send([Send(dispatcher.waits_for(hello("a@3")), Run(1, ()))], 0.0) == []
+
+
+def test_who_is_silent_gets_no_task_once_its_key_is_revoked(
+    keyring: Keyring, dispatcher: Dispatcher, worker: list[Channel]
+) -> None:
+    channel = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(channel)
+    channel.send(hello("a@1"))
+    sends = [Send(dispatcher.waits_for(hello("a@1")), Run(1, ()))]
+    assert dispatcher.link.send(sends, 0.0) == []
+    keyring.revoke("a")
+    assert dispatcher.link.send(sends, 0.0) == sends
