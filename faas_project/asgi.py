@@ -47,7 +47,9 @@ class Router:
             case "http":
                 handler = self.handler_for(scope)
                 if self._tokens and (gate := services().gate) is not None:
-                    await gate.admit(scope, scope.get("faas.match"))
+                    found = scope.get("faas.match")
+                    await gate.admit(scope, found)
+                    send = gate.watched(scope, found, send)
                 await handler(scope, receive, send)
             case "websocket":
                 if self._tokens and (gate := services().gate) is not None:
