@@ -26,9 +26,9 @@ class Page:
     """A part of a list, newest first: at most `limit`, all of them older than `before`."""
 
     limit: int
-    before: UUID | None = None
+    before: UUID | int | None = None
 
-    def of(self, rows: QuerySet[Any]) -> tuple[list[Any], UUID | None]:
+    def of(self, rows: QuerySet[Any]) -> tuple[list[Any], Any]:
         """The rows of this page, and the id before which the next one begins; None if there is none."""
         if self.before is not None:
             rows = rows.filter(id__lt=self.before)

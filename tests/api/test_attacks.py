@@ -15,10 +15,22 @@ from websockets.sync.client import ClientConnection
 from api import mirror
 from api.access import tokens
 from api.consumers import NOT_LET_IN
-from api.models import Attempt, Task, Ticket
+from api.models import Attempt, Task, Ticket, Token
 from api.redis_sync import SyncLink
 from everythingfaas.status import Outcome
-from tests.access import METHODS, NOBODY, PUBLIC, People, Person, call, closed_paths, paths, refused, socket
+from tests.access import (
+    METHODS,
+    NOTHING,
+    PUBLIC,
+    People,
+    Person,
+    call,
+    closed_paths,
+    paths,
+    paths_of,
+    refused,
+    socket,
+)
 from tests.live import serialize, until
 from tests.redis_fixture import Valkey
 from tests.web import Web, on_sqlite, web_process
@@ -198,16 +210,14 @@ def task(people: People) -> tuple[Person, str, str]:
 def test_anothers_ids_are_nothing(people: People, task: tuple[Person, str, str]):
     owner, task_id, function_id = task
     other = people.person("other")
-    with_ids = set(paths(task_id, function_id)) - set(paths())
-    assert len(with_ids) >= 12
-    for path in sorted(with_ids):
+    ids = {"task_id": task_id, "function_id": function_id, "token_id": str(owner.row.pk)}
+    with_ids = paths_of(**ids)
+    assert len(with_ids) >= 14
+    for path, of_nothing in with_ids:
         # What reads, before what changes it.
         for method in [method for method in METHODS if method != "OPTIONS"]:  # which speaks of no object
             body = {"policy": {}} if method == "PATCH" else None
-            theirs, nobodys = (
-                other.call(method, path, json=body),
-                other.call(method, _nobodys(path, task_id), json=body),
-            )
+            theirs, nobodys = other.call(method, path, json=body), other.call(method, of_nothing, json=body)
             assert theirs.status_code == nobodys.status_code, (method, path)
             # 403: a page that takes no forms, and looks where one comes from before it says so.
             assert theirs.status_code in (404, 405) or (theirs.status_code == 403 and "/api/" not in path), (
@@ -215,22 +225,21 @@ def test_anothers_ids_are_nothing(people: People, task: tuple[Person, str, str])
                 path,
             )
             if method != "HEAD" and theirs.headers["Content-Type"] == "application/json":
-                assert theirs.text == _nobodys_text(nobodys.text, task_id, function_id)
+                assert theirs.text == _with_ids(nobodys.text, path, ids)
         wanted = path + "?attempt=1" if path.endswith("/output") else path
         if wanted == path and not path.rstrip("/").endswith(("cancel", "retry")):
             assert owner.get(path).status_code == 200, path
     assert Task.objects.get(id=task_id).cancel_requested_at is None
+    assert Token.objects.get(pk=owner.row.pk).revoked_at is None
     assert other.execute(function_id).status_code == 404
     assert owner.execute(function_id).status_code == 201
 
 
-def _nobodys(path: str, task_id: str) -> str:
-    part = task_id if task_id in path else path.split("functions/")[1].split("/")[0]
-    return path.replace(part, NOBODY)
-
-
-def _nobodys_text(text: str, task_id: str, function_id: str) -> str:
-    return text.replace(NOBODY, task_id if "task" in text else function_id)
+def _with_ids(text: str, path: str, ids: dict[str, str]) -> str:
+    for name, identifier in ids.items():
+        if identifier in path:
+            text = text.replace(NOTHING[name], identifier)
+    return text
 
 
 def test_anothers_lists_searches_and_counts_are_empty(people: People, task: tuple[Person, str, str]):
