@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from api import policy
 from api.access import tokens
-from api.access.caller import READ, WORKER, Caller, Sees, caller_of
+from api.access.caller import READ, WORKER, Caller, Sees, caller_of, sees_of
 from api.access.records import done
 from api.errors import InvalidRequest, NotEnded
 from api.lean import LeanRequest, LeanView, answer
@@ -122,12 +122,13 @@ class FunctionDetail(APIView):
 
 
 class WorkerList(APIView):
-    """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases."""
+    """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases.
+    Which tasks they run is told of those that the caller sees."""
 
     needs: ClassVar = {"GET": (READ, WORKER)}
 
     def get(self, request: Request) -> Response:
-        return Response(WorkersSerializer(queries.workers()).data)
+        return Response(WorkersSerializer(queries.workers(sees_of(request))).data)
 
 
 class Tickets(APIView):

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from api import mirror
+from api import mirror, moves
 from api.access import tokens
 from api.consumers import NOT_LET_IN
 from api.models import Attempt, Task, Ticket, Token
@@ -31,6 +31,7 @@ from tests.access import (
     refused,
     socket,
 )
+from tests.api.conftest import Workshop, committed
 from tests.live import serialize, until
 from tests.redis_fixture import Valkey
 from tests.web import Web, on_sqlite, web_process
@@ -300,6 +301,42 @@ def test_anothers_topics_are_empty(people: People, task: tuple[Person, str, str]
         told = {message["topic"]: message["parts"] for message in _topics(live, 2)}
     assert told[f"task:{task_id}"]["task"]["row"]["id"] == task_id
     assert told[f"log:{task_id}"]["chunks"]
+
+
+def test_what_workers_run_for_others_is_not_told(people: People, workshop: Workshop):
+    """Neither ids nor names of functions, by the API, on pages or on the socket; that there are workers, to all."""
+    owner, other = people.person("owner"), people.person("other")
+    boss = people.person("boss", "read", "admin", administrator=True)
+    watcher = people.person("other", "worker")
+    function = owner.post("/register_function", {"name": "secret-name", "payload": serialize(len)}).json()[
+        "function_id"
+    ]
+    task = owner.execute(function).json()["task_id"]
+    (claimed,) = workshop.claim()
+    worker = {"worker": "w" * 32, "name": "lab@1", "host": "lab", "pid": 1, "python": "3.11", "slots": 4, "held": 1}
+    snapshot = json.dumps([worker | {"running": [task], "draining": False}])
+    with committed() as cursor:
+        moves.begin(cursor, [moves.Begun(claimed.task, claimed.attempt, time.time(), "lab@1")], workshop.dispatcher)
+        moves.renew_lease(cursor, workshop.dispatcher, 1, 60, snapshot)
+    for person in (owner, boss):
+        assert person.get("/api/v1/workers").json()["workers"][0]["running"] == [task]
+        assert "secret-name" in _workers_on_the_socket(person)
+    for person in (other, watcher):
+        (told,) = person.get("/api/v1/workers").json()["workers"]
+        assert (told["name"], told["held"], told["running"]) == ("lab@1", 1, [])
+    told_live = _workers_on_the_socket(other)
+    assert "lab@1" in told_live
+    pages = [other.get(path, headers={"Accept": "text/html"}).text for path in ("/", "/workers/")]
+    for text in (told_live, *pages):
+        assert task not in text
+        assert "secret-name" not in text
+    assert all("lab@1" in text for text in pages)
+
+
+def _workers_on_the_socket(person: Person) -> str:
+    with person.socket() as live:
+        live.send(json.dumps({"subscribe": ["workers", "overview"]}))
+        return json.dumps(_topics(live, 2))
 
 
 def test_administrators_see_all_and_groups_share(people: People):
