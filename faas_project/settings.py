@@ -147,9 +147,8 @@ CONTENT_SECURITY_POLICY = (
 )
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 LOGIN_URL = "/login/"
-if FAAS.tls:
+if FAAS.tls:  # whether a request came by https, `faas_project.proxy` has found out
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_HSTS_SECONDS = 30 * 86400
 
 LOGGING = {

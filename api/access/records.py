@@ -54,11 +54,7 @@ def record(user: str, by: str, address: str, action: str, target: str = "") -> N
 
 
 def address_of(scope: Any) -> str:
-    """Where a request came from: behind a proxy of ours, what that says; the rest of the header anybody may write."""
-    if settings.FAAS.tls:
-        for name, value in reversed(list(scope["headers"])):
-            if name == b"x-forwarded-for":
-                return str(value.decode("latin1").rpartition(",")[2].strip())
+    """Where a request came from: behind a proxy of ours what that says, see `faas_project.proxy`."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 
