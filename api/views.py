@@ -113,6 +113,7 @@ class Home(APIView):
 
     content_negotiation_class = DefaultContentNegotiation
     renderer_classes = (JsonRenderer, TemplateHTMLRenderer)  # in this order: `*/*` means JSON
+    metadata_class = None  # or what a browser is told of OPTIONS would want a template
 
     def get(self, request: Request) -> Response:
         if request.accepted_renderer.format == "html":
