@@ -28,6 +28,8 @@ PEER_BYTES = 16
 MESSAGES_PER_PEER = 1000
 #: How long the last acknowledgements may take after the end.
 LINGER_MS = 500
+#: Who has connected has so long to prove who they are. What says nothing at all costs a descriptor until then.
+HANDSHAKE_MS = 5000
 #: Frames that no worker of ours sends are counted, and told of this often.
 REPORT_S = 60.0
 #: After so many messages in one turn something else gets its turn.
@@ -91,6 +93,7 @@ class RouterLink(ABC):
         self._socket.router_mandatory = True  # or what is sent to a peer that is gone would vanish unheard
         self._socket.tcp_keepalive = True
         self._socket.backlog = 1024
+        self._socket.handshake_ivl = HANDSHAKE_MS
         # Frames beyond this never get as far as us: the connection is closed by ZeroMQ while it reads them.
         self._socket.maxmsgsize = 2 * max(max_result_bytes, HEADER_MAX)
         self._socket.ipv6 = "[" in address

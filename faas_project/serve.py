@@ -25,7 +25,7 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from api.redis_commands import Address
-from everythingfaas import no_pickles
+from everythingfaas import descriptors, no_pickles
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
 
@@ -241,6 +241,7 @@ def listen(settings: Settings) -> socket.socket:
 
 def main() -> int:
     no_pickles.forbid()
+    descriptors.allow_more()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
     try:
         settings = Settings.from_env(os.environ)
