@@ -243,6 +243,17 @@ def _with_ids(text: str, path: str, ids: dict[str, str]) -> str:
     return text
 
 
+def test_anothers_idempotency_key_is_not_mine(people: People):
+    owner, other = people.person("owner"), people.person("other")
+    told = set()
+    for person in (owner, other):
+        body = {"function_id": person.register(), "payload": serialize(((1,), {}))}
+        answer = person.call("POST", "/execute_function", json=body, headers={"Idempotency-Key": "monday"})
+        assert answer.status_code == 201, answer.text
+        told.add(answer.json()["task_id"])
+    assert len(told) == 2
+
+
 def test_anothers_lists_searches_and_counts_are_empty(people: People, task: tuple[Person, str, str]):
     _, task_id, function_id = task
     other = people.person("other")

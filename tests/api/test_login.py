@@ -88,6 +88,19 @@ def test_who_logs_in_is_let_in_and_out(visitor: Visitor):
     assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["login", "logout"]
 
 
+def test_a_weak_password_is_not_taken(visitor: Visitor):
+    user = get_user_model().objects.get(username="ada")
+    user.is_staff = True
+    user.save()
+    visitor.log_in("ada")
+    page = "/admin/password_change/"
+    for weak in ("short1", "password1234", "ada"):
+        answer = visitor.form(page, page=page, old_password=PASSWORD, new_password1=weak, new_password2=weak)
+        assert "errorlist" in answer.text, weak
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+
+
 @pytest.mark.parametrize("page", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)"])
 def test_login_leads_nowhere_else(visitor: Visitor, page: str):
     assert visitor.log_in("ada", next=page).headers["Location"] == "/"
