@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from websockets.exceptions import ConnectionClosed
 
 from api.access.pages import OF_A_NAME
@@ -23,6 +24,7 @@ from tests.web import Web, on_sqlite, web_process
 pytestmark = on_sqlite
 
 PASSWORD = "correct horse battery"
+HASH = make_password(PASSWORD)  # once, for it takes a third of a second
 _PROOF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
@@ -68,7 +70,7 @@ class Visitor:
 @pytest.fixture
 def visitor(closed_web: Web, people: People) -> Visitor:
     user = people.person("ada").user
-    user.set_password(PASSWORD)
+    user.password = HASH
     user.save()
     return Visitor(closed_web)
 
@@ -233,7 +235,7 @@ def test_behind_a_proxy_cookies_are_for_https_and_it_says_where_from(database: s
 @pytest.fixture
 def boss(visitor: Visitor, people: People) -> Visitor:
     user = people.person("boss", administrator=True).user
-    user.set_password(PASSWORD)
+    user.password = HASH
     user.save()
     assert visitor.log_in("boss").status_code == 302
     return visitor
