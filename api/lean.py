@@ -29,6 +29,8 @@ _HANDLERS = {"GET": "get", "HEAD": "get", "POST": "post"}
 class LeanRequest(ASGIRequest):
     """A request whose body is here already, and that can tell when its client has gone."""
 
+    scope: Scope  #: which views may write to
+
     def __init__(self, scope: Scope, body: bytes, receive: Receive) -> None:
         super().__init__(scope, io.BytesIO(body))
         self._body = body

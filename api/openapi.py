@@ -7,12 +7,14 @@ nothing of it comes from anywhere else.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import resolve
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
@@ -22,7 +24,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api import views as contract
+from api.access.caller import SCOPES, needed
 from api.v1 import parameters
+from api.v1 import tokens as v1_tokens
 from api.v1 import views as v1
 from api.v1.serializers import (
     ErrorSerializer,
@@ -56,6 +60,48 @@ def document() -> dict[str, Any]:
     generator = SchemaGenerator()  # type: ignore[no-untyped-call]
     found: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return found
+
+
+#: Ways in, by their names. That of a page needs the second as well for whatever changes something.
+_SCHEMES: dict[str, dict[str, str]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "faas_…",
+        "description": "A token, from `faas token create` or `POST /api/v1/tokens`. What an operation needs of its "
+        "scopes stands behind it: one of them. `admin` is all of them, and everybody's objects.",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": settings.SESSION_COOKIE_NAME,
+        "description": "Who has logged in at `/login/`: read and submit; for administrators everything.",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-CSRFToken",
+        "description": "Beside a session, for whatever changes something: the proof that one of our pages has sent it.",
+    },
+}
+_SAFE = ("get", "head", "options")
+
+
+def secured(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Says of each operation who is let in, by what the gate itself asks: `api.access.caller.needed`."""
+    result["components"]["securitySchemes"] = _SCHEMES
+    for path, operations in result["paths"].items():
+        match = resolve(re.sub(r"\{\w+\}", "0", path))
+        for method, operation in operations.items():
+            needs = needed(match, method.upper())
+            operation["security"] = [] if needs is None else _ways(sorted(needs, key=SCOPES.index), method)
+    return result
+
+
+def _ways(scopes: list[str], method: str) -> list[dict[str, list[str]]]:
+    session: dict[str, list[str]] = {"session": []} if method in _SAFE else {"session": [], "csrf": []}
+    ways = [*({"token": [scope]} for scope in scopes), session]
+    return ways if settings.FAAS.tokens else [{}, *ways]
 
 
 def each_once(endpoints: list[tuple[str, ...]], **_: Any) -> list[tuple[str, ...]]:
@@ -178,7 +224,8 @@ def _describe(view: type[APIView], tag: str, **methods: dict[str, Any]) -> None:
     extend_schema_view(**{name: extend_schema(tags=[tag], auth=[], **said) for name, said in methods.items()})(view)
 
 
-_CONTRACT, _TASKS, _FUNCTIONS, _SERVICE = "contract", "tasks", "functions", "service"
+_CONTRACT, _TASKS, _FUNCTIONS, _SERVICE, _TOKENS = "contract", "tasks", "functions", "service", "tokens"
+_TOKENS_OFF = "no tokens are asked for here"
 
 _describe(
     contract.RegisterFunction,
@@ -353,5 +400,52 @@ _describe(
         "summary": "What opens one WebSocket, once, within seconds",
         "request": None,
         "responses": _answers({201: _Ticket}, 400, s400="the body is no JSON"),
+    },
+)
+_TOKEN_ID = OpenApiParameter("token_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
+_describe(
+    v1_tokens.TokenList,
+    _TOKENS,
+    get={
+        "operation_id": "list_tokens",
+        "summary": "Your tokens, the newest first; with the scope admin everybody's",
+        "parameters": [
+            _PAGE[0],
+            OpenApiParameter("before", OpenApiTypes.INT64, description="`next` of the page before"),
+        ],
+        "responses": _answers(
+            {200: v1_tokens.TokenPageSerializer}, 400, 409, s400="a parameter cannot be read", s409=_TOKENS_OFF
+        ),
+    },
+    post={
+        "operation_id": "make_token",
+        "summary": "Make a token, of no wider scope and no later end than your own; it is shown once",
+        "request": v1_tokens.NewTokenSerializer,
+        "responses": _answers(
+            {201: v1_tokens.MadeTokenSerializer},
+            400,
+            409,
+            413,
+            415,
+            s400="a field is missing or wrong, or there is a token of that name",
+            s403="the token has not the scope for this, or would make one of a wider scope, or for somebody else",
+            s409=_TOKENS_OFF,
+        ),
+    },
+)
+_describe(
+    v1_tokens.TokenDetail,
+    _TOKENS,
+    get={
+        "operation_id": "get_token",
+        "summary": "A token, without itself",
+        "parameters": [_TOKEN_ID],
+        "responses": _answers({200: v1_tokens.TokenSerializer}, 404, 409, s409=_TOKENS_OFF),
+    },
+    delete={
+        "operation_id": "revoke_token",
+        "summary": "Let nobody in with it any more",
+        "parameters": [_TOKEN_ID],
+        "responses": _answers({204: None}, 404, 409, s409=_TOKENS_OFF),
     },
 )

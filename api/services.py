@@ -12,7 +12,7 @@ import hashlib
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -119,12 +119,12 @@ class Services:
             self._everybody = everybody(await self.reader.call(lambda _: local_owner()))
         return self._everybody
 
-    def note(self, caller: Caller, scope: Mapping[str, Any], action: str, target: str) -> None:
+    def note(self, caller: Caller, scope: MutableMapping[str, Any], action: str, target: str) -> None:
         """Writes into the audit log, while tokens are on, what somebody has done."""
         if self.gate is not None:
             self._audit.note(caller, scope, action, target)
 
-    def count(self, caller: Caller, scope: Mapping[str, Any], action: str) -> None:
+    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str) -> None:
         """The same for what is done too often for a row each."""
         if self.gate is not None:
             self._audit.count(caller, scope, action)

@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 
 from api import pages
 from api.access.caller import caller_of
+from api.access.records import done
 from api.codec import JsonRenderer, decode
 from api.functions import register
 from api.lean import LeanRequest, LeanView, answer
@@ -35,6 +36,7 @@ class RegisterFunction(APIView):
         serializer.is_valid(raise_exception=True)
         caller = caller_of(request._request)  # noqa: SLF001  # where the scope is
         function = register(caller, **serializer.validated_data)
+        done(request, "register", str(function))
         return Response({"function_id": str(function)}, status=201)
 
 
@@ -111,6 +113,7 @@ class Home(APIView):
 
     content_negotiation_class = DefaultContentNegotiation
     renderer_classes = (JsonRenderer, TemplateHTMLRenderer)  # in this order: `*/*` means JSON
+    metadata_class = None  # or what a browser is told of OPTIONS would want a template
 
     def get(self, request: Request) -> Response:
         if request.accepted_renderer.format == "html":

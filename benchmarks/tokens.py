@@ -2,7 +2,7 @@
 """What a token costs on the way of a task: python benchmarks/tokens.py
 
 Two stacks side by side on the same machine, one that asks for no token and one that does, take turns round by round at
-`POST /execute_function` and `GET /status/{id}` with the same body. What counts is the ratio of the two.
+`POST /execute_function`, `GET /status/{id}` and `GET /result/{id}`. What counts is the ratio of the two.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main() -> None:
         bodies = {url: asyncio.run(_prepare(url, header)) for url, header in ((bare.url, ""), (closed.url, token))}
         without, with_one = Side(bare.url, "", bare.web), Side(closed.url, token, closed.web)
         rows = [_compare(options, connections, without, with_one, bodies) for connections in options.connections]
-        rows.append(_statuses(options, without, with_one, bodies))
-    print(table("Committed submits, and lookups of a status, without and with a token", rows))
+        rows += [_lookups_of(what, options, without, with_one, bodies) for what in ("status", "result")]
+    print(table("Committed submits, and lookups of a status and a result, without and with a token", rows))
     save(options.json, {"benchmark": "tokens", "machine": machine(options.folder), "rows": rows})
 
 
@@ -78,31 +78,33 @@ def _compare(
     return _row(f"submit, {connections} connections", bare, closed, found, cpu)
 
 
-def _statuses(options: argparse.Namespace, bare: Side, closed: Side, bodies: dict[str, bytes]) -> dict[str, Any]:
+def _lookups_of(
+    what: str, options: argparse.Namespace, bare: Side, closed: Side, bodies: dict[str, bytes]
+) -> dict[str, Any]:
     """One connection, one lookup after the other: nothing of the database, but for the first."""
-    progress("status")
+    progress(what)
     found: dict[str, list[float]] = {bare.url: [], closed.url: []}
     cpu: dict[str, list[float]] = {bare.url: [], closed.url: []}
     tasks = {side.url: asyncio.run(_drain(side.url, side.token, bodies[side.url])) for side in (bare, closed)}
     for number in range(options.rounds):
         for side in (bare, closed) if number % 2 else (closed, bare):
             busy = side.cpu_s()
-            asked = _lookups(side.url, side.token, tasks[side.url], options.seconds)
+            asked = _lookups(side.url, side.token, f"/{what}/{tasks[side.url]}", options.seconds)
             cpu[side.url].append((side.cpu_s() - busy) / asked)
             found[side.url].append(asked / options.seconds)
-    return _row("status, 1 connection", bare, closed, found, cpu)
+    return _row(f"{what}, 1 connection", bare, closed, found, cpu)
 
 
-def _lookups(url: str, token: str, task: str, seconds: float) -> int:
+def _lookups(url: str, token: str, path: str, seconds: float) -> int:
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     number, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        connection.request("GET", f"/status/{task}", headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         answer.read()
         if answer.status != 200:
-            raise RuntimeError(f"a status answered {answer.status}")
+            raise RuntimeError(f"{path} answered {answer.status}")
         number += 1
     connection.close()
     return number
@@ -153,10 +155,10 @@ async def _drain(url: str, token: str, body: bytes) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--connections", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64], help="1,16"
+        "--connections", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16], help="1,16"
     )
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=4, help="how often each is measured")
+    parser.add_argument("--seconds", type=int, default=1, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is measured")
     parser.add_argument("--folder", type=Path, help="where data folders are made; default: the temporary folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
 import zmq
@@ -28,6 +29,8 @@ from everythingfaas.worker_key import WorkerKey
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _KEY_CHARS = 40
+#: The clocks of Linux' file systems tick a few milliseconds apart.
+_TICK_NS = 100_000_000
 
 
 class KeyPair(Struct, frozen=True):
@@ -49,6 +52,7 @@ class Keyring:
         self._workers = folder / "workers"
         self._seen: tuple[int, int] | None = None
         self._names: dict[bytes, str] = {}
+        self._by_text: dict[str, str] = {}
 
     def own(self) -> KeyPair:
         """The dispatcher's key pair, made the first time.
@@ -97,15 +101,27 @@ class Keyring:
 
     def workers(self) -> dict[bytes, str]:
         """The name of each worker key, by its public half in 32 bytes. Read again when the folder has changed."""
+        self._look()
+        return self._names
+
+    def name_of(self, public: str) -> str | None:
+        """The name of the worker key with this public half, in Z85; None: it is not let in, or not any more."""
+        self._look()
+        return self._by_text.get(public)
+
+    def _look(self) -> None:
         try:
             found = self._workers.stat()
         except FileNotFoundError:
-            return {}
+            self._names, self._by_text, self._seen = {}, {}, None
+            return
         seen = (found.st_mtime_ns, found.st_ino)
-        if seen != self._seen:
-            self._names = {key: path.stem for path in self._workers.glob("*.pub") if (key := _read_public(path))}
-            self._seen = seen
-        return self._names
+        if seen == self._seen:
+            return
+        self._names = {key: path.stem for path in self._workers.glob("*.pub") if (key := _read_public(path))}
+        self._by_text = {z85.encode(key).decode(): name for key, name in self._names.items()}
+        # What changes in the same tick of the file system's clock would go unseen.
+        self._seen = seen if time.time_ns() - found.st_mtime_ns > _TICK_NS else None
 
     def _make_folders(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

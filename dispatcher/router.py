@@ -28,6 +28,8 @@ PEER_BYTES = 16
 MESSAGES_PER_PEER = 1000
 #: How long the last acknowledgements may take after the end.
 LINGER_MS = 500
+#: Who has connected has so long to prove who they are. What says nothing at all costs a descriptor until then.
+HANDSHAKE_MS = 5000
 #: Frames that no worker of ours sends are counted, and told of this often.
 REPORT_S = 60.0
 #: After so many messages in one turn something else gets its turn.
@@ -91,6 +93,7 @@ class RouterLink(ABC):
         self._socket.router_mandatory = True  # or what is sent to a peer that is gone would vanish unheard
         self._socket.tcp_keepalive = True
         self._socket.backlog = 1024
+        self._socket.handshake_ivl = HANDSHAKE_MS
         # Frames beyond this never get as far as us: the connection is closed by ZeroMQ while it reads them.
         self._socket.maxmsgsize = 2 * max(max_result_bytes, HEADER_MAX)
         self._socket.ipv6 = "[" in address
@@ -131,7 +134,7 @@ class RouterLink(ABC):
         return received
 
     def _receive(self) -> tuple[list[bytes], str]:
-        """The frames of one message, and the name of the key that its connection has, if there are keys."""
+        """The frames of one message, and the public key that its connection has, if there are keys."""
         if self._door is None:
             return self._socket.recv_multipart(zmq.NOBLOCK), ""
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -141,7 +144,7 @@ class RouterLink(ABC):
         if self._door is None:
             return
         try:
-            self._door.check(key, message)
+            self._door.check(peer, key, message)
         except ProtocolError as exc:
             self._send(Send(peer, Refuse(f"you come with {exc}")), now)
             raise
@@ -186,6 +189,8 @@ class RouterLink(ABC):
         if isinstance(send.message, Refuse) and not send.message.again:
             # What follows a comma is the peer's own, or advice to it.
             self.rejects.count(f"refused, {send.message.reason.partition(',')[0]}", now)
+        if self._door is not None and not self._door.may_have(send.peer, send.message):
+            return False
         envelope = self._envelope(send)
         if envelope is None:
             return False

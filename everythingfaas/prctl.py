@@ -1,7 +1,7 @@
-"""Two switches of the Linux kernel that the standard library does not reach.
+"""Switches of the Linux kernel that the standard library does not reach.
 
-Both speak about the calling process, and neither survives into its children (`set_child_subreaper`) or
-through a change of user id (`set_parent_death_signal`); so every process sets its own.
+All speak about the calling process, and none survives into its children (`set_child_subreaper`), through a change
+of user id (`set_parent_death_signal`) or into another program (`close_to_others`); so every process sets its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import os
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,6 +35,17 @@ def set_parent_death_signal(signum: int) -> None:
         OSError: the kernel refuses.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def close_to_others() -> None:
+    """Let no other process of the same user read the memory or the environment of this one, nor attach to it.
+
+    Root may all the same; and programs that this one starts are as open as any.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -27,6 +27,10 @@ PREFIX = "FAAS_"
 FILE_SUFFIX = "_FILE"
 MODES = ("local", "pull", "push")
 AUTHS = ("open", "token")
+#: Stands for all networks that are nobody's but one's own.
+PRIVATE = "private"
+_PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+_LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -89,6 +93,14 @@ def _dispatcher_host(text: str) -> str:
 
 def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    names = _hosts(text)
+    for name in names:
+        if name != PRIVATE:
+            ipaddress.ip_network(name, strict=False)
+    return names
 
 
 def _path(text: str) -> Path:
@@ -164,7 +176,7 @@ class Settings:
         "one of " + ", ".join(AUTHS),
         "`open`: no token is asked for, on loopback only. `token`: everybody needs one.",
         default="",
-        shown="`open` where `FAAS_BIND` is loopback, else `token`",
+        shown="`open` where `FAAS_BIND` is loopback and `FAAS_TLS` is not on, else `token`",
     )
     tls: bool = _setting(
         _switch,
@@ -172,6 +184,14 @@ class Settings:
         "`yes`: users come by https, through a proxy that ends TLS and sets `X-Forwarded-For` and `X-Forwarded-Proto`.",
         default=False,
         shown="`no`",
+    )
+    proxies: tuple[str, ...] = _setting(
+        _networks,
+        "addresses and networks such as 10.1.0.0/16 with commas between them, or `private` for all private ones",
+        "Where that proxy is, with commas between: addresses, networks, or `private` for all private ones. What "
+        "anybody else says of where they come from is not believed.",
+        default=(),
+        shown="loopback",
     )
     secret_key: str = _setting(
         str,
@@ -277,7 +297,7 @@ class Settings:
         settings = dataclasses.replace(
             settings,
             listen=settings.listen or settings.bind,
-            auth=settings.auth or ("open" if is_loopback(settings.bind) else "token"),
+            auth=settings.auth or ("open" if is_loopback(settings.bind) and not settings.tls else "token"),
         )
         _check_security(settings, environ)
         return settings
@@ -286,6 +306,14 @@ class Settings:
     def tokens(self) -> bool:
         """Whether everybody needs a token, or a session."""
         return self.auth != "open"
+
+    @property
+    def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """From where it is believed which client a request was passed on for."""
+        names: list[str] = []
+        for name in self.proxies or _LOOPBACK_NETWORKS:
+            names += _PRIVATE_NETWORKS if name == PRIVATE else (name,)
+        return tuple(ipaddress.ip_network(name, strict=False) for name in names)
 
     @property
     def address(self) -> str:
@@ -434,6 +462,10 @@ def _check_security(settings: Settings, environ: Mapping[str, str]) -> None:
         raise ConfigurationError(
             f"FAAS_AUTH=open with FAAS_BIND={settings.bind} would run code for whoever reaches that address: expected"
             " FAAS_AUTH=token, or an address of this machine alone, such as 127.0.0.1"
+        )
+    if settings.auth == "open" and settings.tls:
+        raise ConfigurationError(
+            "FAAS_AUTH=open with FAAS_TLS=yes would run code for whoever reaches the proxy: expected FAAS_AUTH=token"
         )
     if not settings.tokens:
         return

@@ -4,6 +4,8 @@
                             ├─────▶ PoolHandler    everything else
                             └─────▶ LiveConsumer   the one WebSocket
 
+With FAAS_TLS=yes `faas_project.proxy` stands before the guard.
+
 The URLconf is the one table of what there is, and the class of a view says which handler runs it. While tokens are on
 the router asks the gate (`api.access.gate`) before it hands anything on, so no view can be forgotten.
 """
@@ -26,6 +28,7 @@ from api.services import services, stop_services  # noqa: E402
 from everythingfaas.errors import ConfigurationError  # noqa: E402
 from faas_project.guard import App, Guard  # noqa: E402
 from faas_project.handlers import LeanHandler, PoolHandler  # noqa: E402
+from faas_project.proxy import BehindProxy  # noqa: E402
 
 #: Where the pages' WebSocket is.
 LIVE = "/live"
@@ -47,7 +50,9 @@ class Router:
             case "http":
                 handler = self.handler_for(scope)
                 if self._tokens and (gate := services().gate) is not None:
-                    await gate.admit(scope, scope.get("faas.match"))
+                    found = scope.get("faas.match")
+                    await gate.admit(scope, found)
+                    send = gate.watched(scope, found, send)
                 await handler(scope, receive, send)
             case "websocket":
                 if self._tokens and (gate := services().gate) is not None:
@@ -113,15 +118,16 @@ async def live(receive: Receive, send: Send) -> None:
             return
 
 
-def guarded(app: App) -> Guard:
+def guarded(app: App) -> App:
     faas = settings.FAAS
-    return Guard(
+    guard = Guard(
         app,
         hosts=faas.allowed_hosts,
         own_hosts=faas.own_hosts,
         max_body_bytes=faas.max_body_bytes,
         forms=("/admin/", "/login/", "/logout/"),
     )
+    return BehindProxy(guard, faas.proxy_networks) if faas.tls else guard
 
 
 check_settings()

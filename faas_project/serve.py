@@ -26,7 +26,7 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from api.redis_commands import Address
-from everythingfaas import no_pickles
+from everythingfaas import descriptors, no_pickles
 from everythingfaas.alive import Pulse
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.settings import Settings, authority
@@ -250,6 +250,7 @@ def listen(settings: Settings) -> socket.socket:
 
 def main() -> int:
     no_pickles.forbid()
+    descriptors.allow_more()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
     try:
         settings = Settings.from_env(os.environ)

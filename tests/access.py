@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from tests.redis_fixture import Valkey
 from tests.web import Web, web_process
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
+#: By the name that a route has for it, an id of nothing. Whoever adds a kind of thing adds a line.
+NOTHING = {"task_id": NOBODY, "function_id": NOBODY, "token_id": "999999"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 #: What nobody is asked for. Whoever adds a line here opens a door.
 PUBLIC = {
@@ -39,13 +42,23 @@ PUBLIC = {
 }
 
 
-def paths(task: str = NOBODY, function: str = NOBODY) -> list[str]:
+def paths(**ids: str) -> list[str]:
     """Every path of the URLconf, with these ids in it. A new endpoint is in by itself."""
-    return sorted({_filled(route, task, function) for route in _routes(get_resolver().url_patterns)})
+    return sorted({_filled(route, NOTHING | ids) for route in routes()})
 
 
 def closed_paths() -> list[str]:
     return [path for path in paths() if path not in PUBLIC]
+
+
+def paths_of(**ids: str) -> list[tuple[str, str]]:
+    """Every path that takes one of these ids, and the same with the id of nothing."""
+    pairs = ((_filled(route, NOTHING | ids), _filled(route, NOTHING)) for route in routes())
+    return sorted({pair for pair in pairs if pair[0] != pair[1]})
+
+
+def routes() -> Iterator[str]:
+    yield from _routes(get_resolver().url_patterns)
 
 
 def _routes(patterns: list[Any], prefix: str = "/") -> Iterator[str]:
@@ -57,9 +70,9 @@ def _routes(patterns: list[Any], prefix: str = "/") -> Iterator[str]:
             yield from _routes(pattern.url_patterns, route)
 
 
-def _filled(route: str, task: str, function: str) -> str:
-    route = re.sub(r"<\w+:task_id>", task, route)
-    route = re.sub(r"<\w+:function_id>", function, route)
+def _filled(route: str, ids: dict[str, str]) -> str:
+    for name, identifier in ids.items():
+        route = re.sub(rf"<\w+:{name}>", identifier, route)
     route = re.sub(r"\^?\(\?P<app_label>(\w+)[^)]*\)", r"\1", route)
     route = re.sub(r"\(\?P<url>[^)]*\)", "nothing", route)
     return re.sub(r"<[^>]*>", "nothing", route).replace("$", "")
@@ -106,9 +119,15 @@ class Person:
         return socket(self.web, f"faas.token.{self.token}")
 
 
+#: One connection for all, which neither keeps cookies nor looks for proxies: the attack table is thousands of requests.
+_http = requests.Session()
+_http.trust_env = False
+_http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+
 def call(web: Web, method: str, path: str, **kwargs: Any) -> requests.Response:
     """One request, without any cookie of those before."""
-    return requests.request(method, web.url + path, timeout=30, allow_redirects=False, **kwargs)
+    return _http.request(method, web.url + path, timeout=30, allow_redirects=False, **kwargs)
 
 
 def socket(web: Web, *protocols: str, **headers: str) -> ClientConnection:

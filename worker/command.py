@@ -13,6 +13,7 @@ from pathlib import Path
 
 from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import ConfigurationError
+from everythingfaas.prctl import close_to_others
 from everythingfaas.settings import Settings
 from everythingfaas.worker_key import parse_worker_key
 from worker.channel import Channel
@@ -38,6 +39,7 @@ def run(mode: str, slots: int, urls: Sequence[str]) -> int:
     Raises:
         ConfigurationError: a setting cannot be read, or there is no room for its processes.
     """
+    close_to_others()  # functions run as the same user, and the key is in our memory and environment
     settings = Settings.from_env(os.environ)
     # Only who starts us, and waits for us, limits how long what runs may take to end.
     drain_s = max(0.5, settings.shutdown_s - FLUSH_S - 0.5) if "FAAS_SHUTDOWN_S" in os.environ else None

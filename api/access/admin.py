@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -10,7 +9,6 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
 from api.access import tokens
 from api.access.caller import SCOPES
@@ -48,7 +46,9 @@ class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in the st
     scopes = forms.MultipleChoiceField(
         choices=[(scope, scope) for scope in SCOPES], initial=["read", "submit"], widget=forms.CheckboxSelectMultiple
     )
-    days = forms.FloatField(required=False, min_value=0, help_text="until it expires; empty: never")
+    days = forms.FloatField(
+        required=False, min_value=0, max_value=tokens.MAX_DAYS, help_text="until it expires; empty: never"
+    )
 
     class Meta:
         model = Token
@@ -58,8 +58,8 @@ class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in the st
         said = super().clean() or {}
         if "admin" in said.get("scopes", ()) and said.get("user") and not said["user"].is_superuser:
             raise ValidationError("The scope admin is for administrators alone.")
-        if Token.objects.filter(name=said.get("name"), revoked_at=None).exists():
-            raise ValidationError("There is a token of that name already: revoke it, or choose another name.")
+        if Token.objects.filter(name=said.get("name"), user=said.get("user"), revoked_at=None).exists():
+            raise ValidationError("That user has a token of that name: revoke it, or choose another name.")
         return said
 
 
@@ -91,11 +91,9 @@ class TokenAdmin(ForAdministrators):
 
     @admin.action(description="Revoke")
     def revoke(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
-        now: datetime = timezone.now()
         number = 0
         for token in queryset.filter(revoked_at=None):
-            token.revoked_at = now
-            token.save(update_fields=["revoked_at"])
+            tokens.revoke_one(token)
             self.log_change(request, token, "revoked")
             number += 1
         self.message_user(request, f"{number} revoked: nobody is let in with them any more.")

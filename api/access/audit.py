@@ -1,14 +1,15 @@
 """The record of who did what, from where: one row for each thing, but for submits, which are counted.
 
 On the event loop nothing waits for it: rows go to a thread, a few together. What a request of a page or the admin does
-is written by its own thread.
+is written by its own thread. Whatever changes something and says nothing of it is written all the same, by the name of
+its path: so no view can be forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -16,7 +17,7 @@ from django.utils import timezone
 from msgspec import Struct
 
 from api.access.caller import Caller
-from api.access.records import Entry, address_of
+from api.access.records import DONE, Entry, address_of, recorded
 from api.errors import TooMany
 from api.group import Group, Waiting
 from api.models import AuditEntry, Token
@@ -50,13 +51,22 @@ class Audit(Group[_Batch, None]):
         self._used_at: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, caller: Caller, scope: Mapping[str, Any], action: str, target: str = "") -> None:
+    def note(self, caller: Caller, scope: MutableMapping[str, Any], action: str, target: str = "") -> None:
         """Somebody has done something."""
+        recorded(scope)
         if caller.credential:
             self._write(_Batch([(Entry(caller.name, caller.by, address_of(scope), action, target), 1)], []))
 
-    def count(self, caller: Caller, scope: Mapping[str, Any], action: str) -> None:
+    def answered(self, caller: Caller, scope: MutableMapping[str, Any], otherwise: str) -> None:
+        """A request that changes something was answered with success. `otherwise`: what it is called if it did not
+        say so."""
+        action, target = scope.get(DONE, (otherwise, scope["path"]))
+        if action:
+            self.note(caller, scope, action, target)
+
+    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str) -> None:
         """Somebody has done what is done too often for a row each."""
+        recorded(scope)
         if caller.credential:
             address = address_of(scope)
             key = (caller.credential, address, action)

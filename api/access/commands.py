@@ -64,13 +64,16 @@ def show() -> None:
         typer.echo(f"{token.prefix}…  {token.name}  {token.user}  {token.scopes}  {until}  {used}")
 
 
-def revoke(name: _Name) -> None:
+def revoke(
+    name: _Name,
+    user: Annotated[str, typer.Option(help="Whose it is, where several have one of that name.")] = "",
+) -> None:
     """Let nobody in with that token any more."""
     _set_up()
     from api.access import tokens
     from api.access.records import record
 
-    record(_who(), "console", "", "token-revoke", str(tokens.revoke(name)))
+    record(_who(), "console", "", "token-revoke", str(tokens.revoke(name, user)))
 
 
 def first() -> None:

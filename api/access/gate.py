@@ -25,7 +25,7 @@ from api.access.audit import Audit
 from api.access.caller import KEY, READ, SUBMIT, Caller, needed
 from api.access.quotas import Rates
 from api.errors import ApiError, Forbidden, Unauthorized
-from api.lean import Scope
+from api.lean import Message, Scope, Send
 from api.mirror import ACCESS
 from api.reader import Reader
 from api.redis_link import Subscription
@@ -97,6 +97,21 @@ class Gate:
         self._rates.take(caller)
         self._audit.used(caller)
         scope[KEY] = caller
+
+    def watched(self, scope: Scope, match: ResolverMatch | None, send: Send) -> Send:
+        """`send`, by which it is seen, and recorded, that a request has changed something."""
+        caller: Caller | None = scope.get(KEY)
+        method = scope["method"].upper()
+        if caller is None or method in _SAFE:
+            return send
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                name = match.url_name if match is not None else None
+                self._audit.answered(caller, scope, f"{method} {name or ''}".strip())
+            await send(message)
+
+        return sent
 
     async def admit_socket(self, scope: Scope) -> None:
         """The same for a WebSocket, which comes with a token or ticket as a subprotocol, or a session.

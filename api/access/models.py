@@ -33,7 +33,9 @@ class Token(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["name"], name="token_name", condition=Q(revoked_at__isnull=True)),
+            models.UniqueConstraint(
+                fields=["user", "name"], name="token_name_of_user", condition=Q(revoked_at__isnull=True)
+            ),
         ]
 
     def __str__(self) -> str:

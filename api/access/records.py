@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,9 @@ from api import mirror
 from api.models import AuditEntry
 from api.redis_commands import RedisUnavailable
 from api.redis_sync import SyncLink
+
+#: Where a request leaves what it has done, as an action and a target; no action: that is recorded already.
+DONE = "faas.done"
 
 
 class Entry(Struct, frozen=True):
@@ -28,9 +32,20 @@ class Entry(Struct, frozen=True):
             "user": self.user[:150].replace("\0", ""),
             "by": self.by[:128],
             "address": self.address[:64].replace("\0", ""),
-            "action": self.action,
+            "action": self.action[:32],
             "target": self.target[:255].replace("\0", ""),
         }
+
+
+def done(request: Any, action: str, target: str = "") -> None:
+    """What a request does: it is recorded when that is answered with success. From any thread."""
+    if (scope := getattr(request, "scope", None)) is not None:
+        scope[DONE] = (action, target)
+
+
+def recorded(scope: MutableMapping[str, Any]) -> None:
+    """What the request does is recorded already."""
+    scope[DONE] = ("", "")
 
 
 def record(user: str, by: str, address: str, action: str, target: str = "") -> None:
@@ -39,11 +54,7 @@ def record(user: str, by: str, address: str, action: str, target: str = "") -> N
 
 
 def address_of(scope: Any) -> str:
-    """Where a request came from: behind a proxy of ours, what that says; the rest of the header anybody may write."""
-    if settings.FAAS.tls:
-        for name, value in reversed(list(scope["headers"])):
-            if name == b"x-forwarded-for":
-                return str(value.decode("latin1").rpartition(",")[2].strip())
+    """Where a request came from: behind a proxy of ours what that says, see `faas_project.proxy`."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 

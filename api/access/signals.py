@@ -15,7 +15,8 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from api.access.records import Entry, address_of, record, tell_changed
+from api.access.caller import Caller
+from api.access.records import Entry, address_of, record, recorded, tell_changed
 from api.models import AuditEntry, Quota, Token
 
 _request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
@@ -40,8 +41,13 @@ def remember_request(
 
 def record_all(user: str, action: str, targets: Iterable[object]) -> None:
     """An entry for each of `targets`, of what somebody who is logged in has just done."""
-    entries = [Entry(user, "session", here(), action, str(target)) for target in targets]
+    entries = [Entry(user, "session", _noted(), action, str(target)) for target in targets]
     AuditEntry.objects.bulk_create(AuditEntry(**entry.fields()) for entry in entries)
+
+
+def record_of(caller: Caller, request: Any, action: str, target: str) -> None:
+    """What `caller` has just done, which is not answered before it is written."""
+    record(caller.name, caller.by, _noted(request), action, target)
 
 
 def connect() -> None:
@@ -65,6 +71,16 @@ def here(request: HttpRequest | None = None) -> str:
     return "" if scope is None else address_of(scope)
 
 
+def _noted(request: Any = None) -> str:
+    """The same, and that request is recorded."""
+    request = request or _request.get()
+    scope = getattr(request, "scope", None)
+    if scope is None:
+        return ""
+    recorded(scope)
+    return address_of(scope)
+
+
 def _changed(sender: Any, **_: Any) -> None:
     transaction.on_commit(tell_changed)
 
@@ -72,17 +88,17 @@ def _changed(sender: Any, **_: Any) -> None:
 def _in_the_admin(sender: Any, instance: LogEntry, **_: Any) -> None:
     action = f"admin-{_VERBS.get(instance.action_flag, 'act')}"
     model = instance.content_type.model if instance.content_type else ""
-    record(instance.user.get_username(), "session", here(), action, f"{model} {instance.object_repr}")
+    record(instance.user.get_username(), "session", _noted(), action, f"{model} {instance.object_repr}")
 
 
 def _logged_in(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
-    record(user.get_username(), "session", here(request), "login")
+    record(user.get_username(), "session", _noted(request), "login")
 
 
 def _logged_out(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
     if user is not None:
-        record(user.get_username(), "session", here(request), "logout")
+        record(user.get_username(), "session", _noted(request), "logout")
 
 
 def _login_failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
-    record(str(credentials.get("username", "")), "", here(request), "login-failed")
+    record(str(credentials.get("username", "")), "", _noted(request), "login-failed")

@@ -25,6 +25,10 @@ BEGINNING = "faas_"
 PREFIX_CHARS = len(BEGINNING) + 6
 #: A ticket that is not used within so many seconds opens nothing.
 TICKET_S = 30
+#: Nothing that expires does so later.
+MAX_DAYS = 36_500
+#: Who makes tokens over the API may have so many.
+OF_A_USER = 1_000
 #: Kinds of credentials: their first letters.
 _TOKEN, _SESSION = "t:", "s:"
 #: Who is made at the first start with tokens on.
@@ -36,7 +40,11 @@ class NoSuchToken(FaasError):
 
 
 class NotPossible(FaasError):
-    """A token cannot be made so."""
+    """A token cannot be made so. `field` is what stands in the way."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def digest(secret: str) -> str:
@@ -54,22 +62,38 @@ def of_session(key: str) -> str:
     return _SESSION + key[:64]
 
 
-def create(name: str, user: Any, scopes: Sequence[str], expires_days: float | None = None) -> tuple[Token, str]:
+def create(
+    name: str,
+    user: Any,
+    scopes: Sequence[str],
+    expires_days: float | None = None,
+    *,
+    not_after: datetime | None = None,
+    at_most: int | None = None,
+) -> tuple[Token, str]:
     """Makes a token for `user`. Returns it with its secret, which nobody can find out later.
+
+    Args:
+        not_after: it must expire by then, and does if nothing else is said.
+        at_most: the user may have so many that are let in.
 
     Raises:
         NotPossible: the name is taken, there is no such scope, or the user is no administrator and it is for one.
     """
     if unknown := set(scopes) - set(SCOPES):
-        raise NotPossible(f"there is no scope {min(unknown)!r}; the scopes are {', '.join(SCOPES)}")
+        raise NotPossible(f"there is no scope {min(unknown)!r}; the scopes are {', '.join(SCOPES)}", "scopes")
     if ADMIN in scopes and not user.is_superuser:
-        raise NotPossible(f"{user.get_username()} is no administrator, and the scope admin is for those alone")
+        raise NotPossible(
+            f"{user.get_username()} is no administrator, and the scope admin is for those alone", "scopes"
+        )
     if not name.strip() or not scopes:
-        raise NotPossible("a token needs a name and a scope")
+        raise NotPossible("a token needs a name and a scope", "name" if scopes else "scopes")
+    expires_at = _expiry(expires_days, not_after)
     secret = BEGINNING + secrets.token_urlsafe(32)
-    expires_at = None if expires_days is None else timezone.now() + timedelta(days=expires_days)
     try:
         with transaction.atomic():
+            if at_most is not None and _live(user) >= at_most:
+                raise NotPossible(f"{user.get_username()} has {at_most} tokens, the most there may be: revoke some")
             token = Token.objects.create(
                 name=name[:100],
                 user=user,
@@ -79,22 +103,60 @@ def create(name: str, user: Any, scopes: Sequence[str], expires_days: float | No
                 expires_at=expires_at,
             )
     except IntegrityError:
-        raise NotPossible(f"there is a token {name!r} already: revoke it, or choose another name") from None
+        raise NotPossible(
+            f"{user.get_username()} has a token {name!r} already: revoke it, or choose another name", "name"
+        ) from None
     return token, secret
 
 
-def revoke(name: str) -> Token:
+def _live(user: Any) -> int:
+    return Token.objects.filter(user=user, revoked_at=None).count()
+
+
+def _expiry(days: float | None, not_after: datetime | None) -> datetime | None:
+    if days is None:
+        return not_after
+    if not 0 <= days <= MAX_DAYS:
+        raise NotPossible(f"a token expires within {MAX_DAYS} days, or never", "expires_days")
+    expires_at = timezone.now() + timedelta(days=days)
+    if not_after is not None and expires_at > not_after:
+        raise NotPossible(
+            f"what you came with expires at {not_after:%Y-%m-%d %H:%M} UTC, and what it makes no later", "expires_days"
+        )
+    return expires_at
+
+
+def end_of(caller: Caller) -> datetime | None:
+    """When the token that somebody came with expires; None: never, or it is a session."""
+    if caller.token is None:
+        return None
+    return Token.objects.values_list("expires_at", flat=True).get(pk=caller.token)
+
+
+def revoke(name: str, user: str = "") -> Token:
     """Lets nobody in with that token any more: at once where there is Redis, else within two seconds.
 
+    Args:
+        user: whose it is, where several have one of that name.
+
     Raises:
-        NoSuchToken: there is none, or it was revoked before.
+        NoSuchToken: there is none, it was revoked before, or there are several.
     """
-    token = Token.objects.filter(name=name, revoked_at=None).first()
-    if token is None:
+    rows = Token.objects.filter(name=name, revoked_at=None).select_related("user")
+    found = list(rows.filter(user__username=user) if user else rows)
+    if not found:
         raise NoSuchToken(f"there is no token {name!r} that could be revoked")
+    if len(found) > 1:
+        users = ", ".join(sorted(token.user.get_username() for token in found))
+        raise NoSuchToken(f"there are tokens {name!r} of {users}: say whose, with --user")
+    revoke_one(found[0])
+    return found[0]
+
+
+def revoke_one(token: Token) -> None:
+    """The same for a token that was found."""
     token.revoked_at = timezone.now()
     token.save(update_fields=["revoked_at"])
-    return token
 
 
 class First(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from django.http import QueryDict
@@ -14,14 +16,30 @@ from everythingfaas.status import State
 
 PAGE = 50
 MAX_PAGE = 200
+#: Numbers of more digits are no 64-bit numbers, and so of no row.
+_MAX_DIGITS = 18
 
 
-def page(query: QueryDict) -> Page:
-    """``limit=…&before=…``"""
+def page(query: QueryDict, before: Callable[[QueryDict, str], Any] | None = None) -> Page:
+    """``limit=…&before=…``. `before` reads the latter, where ids are no UUIDs."""
     text = query.get("limit", str(PAGE))
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PAGE):
         raise InvalidRequest(f"limit must be a number from 1 to {MAX_PAGE}", field="limit")
-    return Page(int(text), _uuid(query, "before"))
+    return Page(int(text), (before or _uuid)(query, "before"))
+
+
+def number(query: QueryDict, name: str) -> int | None:
+    """The number `name`, if it is there."""
+    text = query.get(name)
+    found = None if text is None else integer(text)
+    if text is not None and found is None:
+        raise InvalidRequest(f"{name} must be a number", field=name)
+    return found
+
+
+def integer(text: str) -> int | None:
+    """The number of a row in `text`; None: it is the number of none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def wanted(query: QueryDict) -> Wanted:

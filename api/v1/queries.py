@@ -26,9 +26,9 @@ class Page:
     """A part of a list, newest first: at most `limit`, all of them older than `before`."""
 
     limit: int
-    before: UUID | None = None
+    before: UUID | int | None = None
 
-    def of(self, rows: QuerySet[Any]) -> tuple[list[Any], UUID | None]:
+    def of(self, rows: QuerySet[Any]) -> tuple[list[Any], Any]:
         """The rows of this page, and the id before which the next one begins; None if there is none."""
         if self.before is not None:
             rows = rows.filter(id__lt=self.before)
@@ -123,9 +123,9 @@ def _functions(sees: Sees) -> QuerySet[Function]:
     return rows.defer("blob__data")
 
 
-def workers() -> dict[str, list[Any]]:
-    """All dispatchers, and their workers as the last snapshot had them. Who holds a lease, the database's clock says.
-    One query."""
+def workers(sees: Sees) -> dict[str, list[Any]]:
+    """All dispatchers, and their workers as the last snapshot had them; of what those run, what is seen. Who holds a
+    lease, the database's clock says. One query, and one more where not everything is seen."""
     with connection.cursor() as cursor:
         now = dialect_of(cursor).now
     holds_lease = RawSQL(f"lease_until >= {now}", (), output_field=BooleanField())  # noqa: S611  # a constant of ours
@@ -135,7 +135,22 @@ def workers() -> dict[str, list[Any]]:
         for dispatcher in dispatchers
         for worker in json.loads(dispatcher.snapshot) or ()  # an empty object before the first renewal
     ]
+    if sees is not None:
+        mine = _those_of(sees, [UUID(task) for worker in found for task in worker["running"]])
+        for worker in found:
+            worker["running"] = [task for task in worker["running"] if UUID(task) in mine]
     return {"workers": found, "dispatchers": dispatchers}
+
+
+def _those_of(sees: frozenset[int], tasks: list[UUID]) -> set[UUID]:
+    """Those of `tasks` whose owners are seen."""
+    if not tasks:
+        return set()
+    with connection.cursor() as cursor:
+        dialect = dialect_of(cursor)
+        among = dialect.among("uuid", tasks)
+        cursor.execute(f"SELECT id, owner_id FROM api_task WHERE id {among.sql}", among.params)  # noqa: S608
+        return {dialect.uuid(task) for task, owner in cursor.fetchall() if owner in sees}
 
 
 def original(sees: Sees, task_id: UUID) -> Payload:

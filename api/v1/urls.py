@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.paths import both
-from api.v1 import views
+from api.v1 import tokens, views
 
 urlpatterns = [
     *both("tasks", views.TaskList.as_view(), "v1-tasks"),
@@ -13,5 +13,7 @@ urlpatterns = [
     *both("functions", views.FunctionList.as_view(), "v1-functions"),
     *both("functions/<str:function_id>", views.FunctionDetail.as_view(), "v1-function"),
     *both("workers", views.WorkerList.as_view(), "v1-workers"),
+    *both("tokens", tokens.TokenList.as_view(), "v1-tokens"),
+    *both("tokens/<str:token_id>", tokens.TokenDetail.as_view(), "v1-token"),
     *both("tickets", views.Tickets.as_view(), "v1-tickets"),
 ]

@@ -15,7 +15,8 @@ from rest_framework.views import APIView
 
 from api import policy
 from api.access import tokens
-from api.access.caller import READ, WORKER, Caller, Sees, caller_of
+from api.access.caller import READ, WORKER, Caller, Sees, caller_of, sees_of
+from api.access.records import done
 from api.errors import InvalidRequest, NotEnded
 from api.lean import LeanRequest, LeanView, answer
 from api.models import Function, Payload, new_id
@@ -116,16 +117,18 @@ class FunctionDetail(APIView):
             row.policy = policy.changed(row.policy, request.data["policy"])
             row.save(update_fields=["policy"])
         forget_function(function)
+        done(request, "change-policy", f"{function}: {row.policy or 'defaults'}")
         return Response(FunctionDetailSerializer(queries.function(sees, function)).data)
 
 
 class WorkerList(APIView):
-    """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases."""
+    """`GET /api/v1/workers`: dispatchers and their workers, as they described them when they renewed their leases.
+    Which tasks they run is told of those that the caller sees."""
 
     needs: ClassVar = {"GET": (READ, WORKER)}
 
     def get(self, request: Request) -> Response:
-        return Response(WorkersSerializer(queries.workers()).data)
+        return Response(WorkersSerializer(queries.workers(sees_of(request))).data)
 
 
 class Tickets(APIView):
@@ -136,6 +139,7 @@ class Tickets(APIView):
     def post(self, request: Request) -> Response:
         caller = caller_of(request._request)  # noqa: SLF001  # where the scope is
         ticket = tokens.ticket_for(caller.credential)
+        done(request, "ticket")
         return Response({"ticket": ticket, "expires_s": tokens.TICKET_S}, status=201)
 
 

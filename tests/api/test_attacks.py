@@ -12,13 +12,26 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from api import mirror
+from api import mirror, moves
 from api.access import tokens
 from api.consumers import NOT_LET_IN
-from api.models import Attempt, Task, Ticket
+from api.models import Attempt, Task, Ticket, Token
 from api.redis_sync import SyncLink
 from everythingfaas.status import Outcome
-from tests.access import METHODS, NOBODY, PUBLIC, People, Person, call, closed_paths, paths, refused, socket
+from tests.access import (
+    METHODS,
+    NOTHING,
+    PUBLIC,
+    People,
+    Person,
+    call,
+    closed_paths,
+    paths,
+    paths_of,
+    refused,
+    socket,
+)
+from tests.api.conftest import Workshop, committed
 from tests.live import serialize, until
 from tests.redis_fixture import Valkey
 from tests.web import Web, on_sqlite, web_process
@@ -198,16 +211,14 @@ def task(people: People) -> tuple[Person, str, str]:
 def test_anothers_ids_are_nothing(people: People, task: tuple[Person, str, str]):
     owner, task_id, function_id = task
     other = people.person("other")
-    with_ids = set(paths(task_id, function_id)) - set(paths())
-    assert len(with_ids) >= 12
-    for path in sorted(with_ids):
+    ids = {"task_id": task_id, "function_id": function_id, "token_id": str(owner.row.pk)}
+    with_ids = paths_of(**ids)
+    assert len(with_ids) >= 14
+    for path, of_nothing in with_ids:
         # What reads, before what changes it.
         for method in [method for method in METHODS if method != "OPTIONS"]:  # which speaks of no object
             body = {"policy": {}} if method == "PATCH" else None
-            theirs, nobodys = (
-                other.call(method, path, json=body),
-                other.call(method, _nobodys(path, task_id), json=body),
-            )
+            theirs, nobodys = other.call(method, path, json=body), other.call(method, of_nothing, json=body)
             assert theirs.status_code == nobodys.status_code, (method, path)
             # 403: a page that takes no forms, and looks where one comes from before it says so.
             assert theirs.status_code in (404, 405) or (theirs.status_code == 403 and "/api/" not in path), (
@@ -215,22 +226,32 @@ def test_anothers_ids_are_nothing(people: People, task: tuple[Person, str, str])
                 path,
             )
             if method != "HEAD" and theirs.headers["Content-Type"] == "application/json":
-                assert theirs.text == _nobodys_text(nobodys.text, task_id, function_id)
+                assert theirs.text == _with_ids(nobodys.text, path, ids)
         wanted = path + "?attempt=1" if path.endswith("/output") else path
         if wanted == path and not path.rstrip("/").endswith(("cancel", "retry")):
             assert owner.get(path).status_code == 200, path
     assert Task.objects.get(id=task_id).cancel_requested_at is None
+    assert Token.objects.get(pk=owner.row.pk).revoked_at is None
     assert other.execute(function_id).status_code == 404
     assert owner.execute(function_id).status_code == 201
 
 
-def _nobodys(path: str, task_id: str) -> str:
-    part = task_id if task_id in path else path.split("functions/")[1].split("/")[0]
-    return path.replace(part, NOBODY)
+def _with_ids(text: str, path: str, ids: dict[str, str]) -> str:
+    for name, identifier in ids.items():
+        if identifier in path:
+            text = text.replace(NOTHING[name], identifier)
+    return text
 
 
-def _nobodys_text(text: str, task_id: str, function_id: str) -> str:
-    return text.replace(NOBODY, task_id if "task" in text else function_id)
+def test_anothers_idempotency_key_is_not_mine(people: People):
+    owner, other = people.person("owner"), people.person("other")
+    told = set()
+    for person in (owner, other):
+        body = {"function_id": person.register(), "payload": serialize(((1,), {}))}
+        answer = person.call("POST", "/execute_function", json=body, headers={"Idempotency-Key": "monday"})
+        assert answer.status_code == 201, answer.text
+        told.add(answer.json()["task_id"])
+    assert len(told) == 2
 
 
 def test_anothers_lists_searches_and_counts_are_empty(people: People, task: tuple[Person, str, str]):
@@ -291,6 +312,42 @@ def test_anothers_topics_are_empty(people: People, task: tuple[Person, str, str]
         told = {message["topic"]: message["parts"] for message in _topics(live, 2)}
     assert told[f"task:{task_id}"]["task"]["row"]["id"] == task_id
     assert told[f"log:{task_id}"]["chunks"]
+
+
+def test_what_workers_run_for_others_is_not_told(people: People, workshop: Workshop):
+    """Neither ids nor names of functions, by the API, on pages or on the socket; that there are workers, to all."""
+    owner, other = people.person("owner"), people.person("other")
+    boss = people.person("boss", "read", "admin", administrator=True)
+    watcher = people.person("other", "worker")
+    function = owner.post("/register_function", {"name": "secret-name", "payload": serialize(len)}).json()[
+        "function_id"
+    ]
+    task = owner.execute(function).json()["task_id"]
+    (claimed,) = workshop.claim()
+    worker = {"worker": "w" * 32, "name": "lab@1", "host": "lab", "pid": 1, "python": "3.11", "slots": 4, "held": 1}
+    snapshot = json.dumps([worker | {"running": [task], "draining": False}])
+    with committed() as cursor:
+        moves.begin(cursor, [moves.Begun(claimed.task, claimed.attempt, time.time(), "lab@1")], workshop.dispatcher)
+        moves.renew_lease(cursor, workshop.dispatcher, 1, 60, snapshot)
+    for person in (owner, boss):
+        assert person.get("/api/v1/workers").json()["workers"][0]["running"] == [task]
+        assert "secret-name" in _workers_on_the_socket(person)
+    for person in (other, watcher):
+        (told,) = person.get("/api/v1/workers").json()["workers"]
+        assert (told["name"], told["held"], told["running"]) == ("lab@1", 1, [])
+    told_live = _workers_on_the_socket(other)
+    assert "lab@1" in told_live
+    pages = [other.get(path, headers={"Accept": "text/html"}).text for path in ("/", "/workers/")]
+    for text in (told_live, *pages):
+        assert task not in text
+        assert "secret-name" not in text
+    assert all("lab@1" in text for text in pages)
+
+
+def _workers_on_the_socket(person: Person) -> str:
+    with person.socket() as live:
+        live.send(json.dumps({"subscribe": ["workers", "overview"]}))
+        return json.dumps(_topics(live, 2))
 
 
 def test_administrators_see_all_and_groups_share(people: People):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from websockets.exceptions import ConnectionClosed
 
 from api.access.pages import OF_A_NAME
@@ -23,6 +24,7 @@ from tests.web import Web, on_sqlite, web_process
 pytestmark = on_sqlite
 
 PASSWORD = "correct horse battery"
+HASH = make_password(PASSWORD)  # once, for it takes a third of a second
 _PROOF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
@@ -68,7 +70,7 @@ class Visitor:
 @pytest.fixture
 def visitor(closed_web: Web, people: People) -> Visitor:
     user = people.person("ada").user
-    user.set_password(PASSWORD)
+    user.password = HASH
     user.save()
     return Visitor(closed_web)
 
@@ -86,6 +88,19 @@ def test_who_logs_in_is_let_in_and_out(visitor: Visitor):
     assert visitor.form("/logout/", page="/tasks/").status_code == 302
     until(lambda: visitor.get("/tasks/").status_code == 302, timeout_s=3)
     assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["login", "logout"]
+
+
+def test_a_weak_password_is_not_taken(visitor: Visitor):
+    user = get_user_model().objects.get(username="ada")
+    user.is_staff = True
+    user.save()
+    visitor.log_in("ada")
+    page = "/admin/password_change/"
+    for weak in ("short1", "password1234", "ada"):
+        answer = visitor.form(page, page=page, old_password=PASSWORD, new_password1=weak, new_password2=weak)
+        assert "errorlist" in answer.text, weak
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
 
 
 @pytest.mark.parametrize("page", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)"])
@@ -220,7 +235,7 @@ def test_behind_a_proxy_cookies_are_for_https_and_it_says_where_from(database: s
 @pytest.fixture
 def boss(visitor: Visitor, people: People) -> Visitor:
     user = people.person("boss", administrator=True).user
-    user.set_password(PASSWORD)
+    user.password = HASH
     user.save()
     assert visitor.log_in("boss").status_code == 302
     return visitor

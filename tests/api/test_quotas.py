@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -15,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 
 from api.access import quotas, tokens
 from api.models import AuditEntry, Quota, Token
+from everythingfaas.cli import main
 from tests.access import People, Person, call
 from tests.api.conftest import Workshop
 from tests.conftest import Database
@@ -70,77 +74,71 @@ def test_what_is_stored_is_one_query(workshop: Workshop):
     assert len(queries) == 1
 
 
-def test_submits_are_counted_and_other_things_written_one_by_one(people: People):
-    person = people.person("ada")
-    function = person.register()
-    tasks = [person.execute(function).json()["task_id"] for _ in range(3)]
-    person.post(f"/api/v1/tasks/{tasks[0]}/cancel")
-    person.post(f"/api/v1/tasks/{tasks[0]}/retry")
-
-    def written() -> list[tuple[Any, ...]]:
-        rows = AuditEntry.objects.filter(user="ada").exclude(action="submit")
-        return sorted(rows.values_list("action", "target", "address", "by"))
-
-    by = str(person.row)
-    until(lambda: len(written()) == 2)
-    assert written() == [("cancel", tasks[0], "127.0.0.1", by), ("retry", tasks[0], "127.0.0.1", by)]
-    submits = AuditEntry.objects.filter(action="submit", user="ada")
-    until(lambda: sum(submits.values_list("count", flat=True)) == 3, timeout_s=15)
-    assert submits.count() <= 2
-    until(lambda: Token.objects.get(pk=person.row.pk).last_used is not None, timeout_s=15)
-
-
 # --- the command line
 
 
-class Console:
-    def __init__(self, database: Database, folder: Any, **environ: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FAAS_")}
-        self._environ = clean | {"FAAS_DATABASE_URL": database.url, "FAAS_DATA_DIR": str(folder)} | environ
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from everythingfaas.cli import main; main()", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=self._environ, capture_output=True, text=True, timeout=60, check=False
-        )
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: str
 
 
-def test_tokens_are_made_listed_and_revoked(closed_web: Web, backend: Database, tmp_path: Any):
-    faas = Console(backend, tmp_path)
+@pytest.fixture
+def faas(closed_web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command line, in this process, which is on the same database."""
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["faas", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def test_tokens_are_made_listed_and_revoked(closed_web: Web, faas: Callable[..., Said]):
     made = faas("token", "create", "ci", "--user", "bob", "--scope", "read", "--expires-days", "2")
-    secret = made.stdout.strip()
-    assert (made.returncode, len(secret)) == (0, 48), made.stderr
+    secret = made.out.strip()
+    assert (made.status, len(secret)) == (0, 48), made.err
     bearer = {"Authorization": f"Bearer {secret}"}
     assert call(closed_web, "GET", "/api/v1/tasks", headers=bearer).status_code == 200
     assert call(closed_web, "POST", "/execute_function", headers=bearer, json={}).status_code == 403
-    listed = faas("token", "list").stdout
+    listed = faas("token", "list").out
     assert "ci  bob  read" in listed
     assert secret not in listed
-    for wrong in (("ci",), ("x", "--scope", "fly"), ("x", "--scope", "admin")):
+    for wrong in (("ci", "--user", "bob"), ("x", "--scope", "fly"), ("x", "--scope", "admin")):
         refused = faas("token", "create", *wrong)
-        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr
+        assert (refused.status, len(refused.err.splitlines())) == (1, 1), refused.err
+    assert faas("token", "create", "x", "--expires-days", "1e300").status == 1
     assert not get_user_model().objects.filter(username="x").exists()
-    assert faas("token", "create", "root", "--scope", "admin", "--administrator").returncode == 0
-    assert faas("quota", "bob", "--queued-tasks", "5").stdout.splitlines()[0] == "queued_tasks: 5"
-    assert faas("token", "revoke", "ci").returncode == 0
-    assert faas("token", "revoke", "ci").returncode == 1
+    assert faas("token", "create", "root", "--scope", "admin", "--administrator").status == 0
+    assert faas("quota", "bob", "--queued-tasks", "5").out.splitlines()[0] == "queued_tasks: 5"
+    assert faas("token", "create", "ci").status == 0
+    assert "say whose, with --user" in faas("token", "revoke", "ci").err
+    assert faas("token", "revoke", "ci", "--user", "bob").status == 0
+    assert faas("token", "revoke", "ci", "--user", "bob").status == 1
     until(lambda: call(closed_web, "GET", "/api/v1/tasks", headers=bearer).status_code == 401, timeout_s=5)
     assert not [row for row in Token.objects.values() if secret in str(row)]
     actions = list(AuditEntry.objects.filter(by="console").order_by("id").values_list("action", flat=True))
-    assert actions == ["token-create", "token-create", "quota", "token-revoke"]
+    assert actions == ["token-create", "token-create", "quota", "token-create", "token-revoke"]
 
 
-def test_the_first_administrator_is_made_and_shown_once(closed_web: Web, backend: Database, tmp_path: Any):
-    assert Console(backend, tmp_path)("token", "first").stderr == "", "with tokens off there is none"
-    faas = Console(backend, tmp_path, FAAS_AUTH="token")
-    shown = faas("token", "first")
-    assert shown.returncode == 0
+def test_the_first_administrator_is_made_and_shown_once(
+    closed_web: Web, backend: Database, tmp_path: Path, faas: Callable[..., Said], settings: Any
+):
+    assert faas("token", "first").err == "", "with tokens off there is none"
+    # As it is at the first start: a process of its own.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FAAS_")}
+    environ |= {"FAAS_DATABASE_URL": backend.url, "FAAS_DATA_DIR": str(tmp_path), "FAAS_AUTH": "token"}
+    command = [Path(sys.executable).with_name("faas"), "token", "first"]
+    shown = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
     words = shown.stderr.split()
     secret = words[-1]
     answer = call(closed_web, "GET", "/api/v1/tasks", headers={"Authorization": f"Bearer {secret}"})
     assert answer.status_code == 200
-    again = faas("token", "first")
-    assert (again.returncode, again.stderr, again.stdout) == (0, "", "")
+    settings.FAAS = dataclasses.replace(settings.FAAS, auth="token")
+    assert faas("token", "first") == Said(0, "", "")
     user = get_user_model().objects.get(username="admin")
     assert user.is_superuser
     assert user.check_password(words[words.index("password") + 1])

@@ -138,7 +138,7 @@ def test_lists_take_as_many_queries_however_long_they_are(workshop: Workshop, n:
     assert '"data"' not in asked[0]["sql"]
     assert '"source"' not in asked[0]["sql"]
     with CaptureQueriesContext(connection) as asked:
-        assert len(WorkersSerializer(queries.workers()).data["dispatchers"]) == n + 1
+        assert len(WorkersSerializer(queries.workers(None)).data["dispatchers"]) == n + 1
     assert len(asked) == 1
 
 
@@ -262,7 +262,7 @@ def test_workers_are_those_of_the_snapshots(workshop: Workshop) -> None:
         moves.register_dispatcher(cursor, lapsed, "push", 1, "there", 9, lease_s=-1)
         moves.renew_lease(cursor, lapsed, 1, -1, json.dumps([worker]))
         moves.renew_lease(cursor, workshop.dispatcher, 1, 60, json.dumps([worker | {"draining": True}]))
-    body = WorkersSerializer(queries.workers()).data
+    body = WorkersSerializer(queries.workers(None)).data
     held = {str(d["id"]): d["holds_lease"] for d in body["dispatchers"]}
     assert held == {str(workshop.dispatcher): True, str(lapsed): False}
     assert {(w["id"], w["dispatcher"], w["holds_lease"], w["draining"], w["held"]) for w in body["workers"]} == {

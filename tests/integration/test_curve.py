@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import select
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +13,13 @@ from pathlib import Path
 import pytest
 import zmq
 
+from dispatcher import router
 from dispatcher.books import Send
 from dispatcher.keyring import Keyring
 from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.router import RouterLink
+from everythingfaas import descriptors
 from everythingfaas.errors import ConfigurationError
 from everythingfaas.wire.messages import FromDispatcher, FromWorker, Hello, Pull, Refuse, Run
 from everythingfaas.worker_key import WorkerKey, parse_worker_key
@@ -173,3 +179,127 @@ def test_who_is_in_with_a_revoked_key_is_put_out(
     (answer,) = answers(dispatcher, channel)
     assert answer == Refuse("you come with a key that was revoked")
     assert len(dispatcher.received) == 1
+
+
+def test_a_new_key_of_the_same_name_does_not_keep_the_old_one_in(
+    keyring: Keyring, dispatcher: Dispatcher, worker: list[Channel]
+) -> None:
+    channel = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(channel)
+    channel.send(hello("a@1"))
+    peer = dispatcher.waits_for(hello("a@1"))
+    keyring.revoke("a")
+    fresh = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(fresh)
+    channel.send(hello("a@2"))
+    (answer,) = answers(dispatcher, channel)
+    assert answer == Refuse("you come with a key that was revoked")
+    unsent = Send(peer, Run(1, ()))
+    assert dispatcher.link.send([unsent], 0.0) == [unsent]  # no task goes there, either
+    fresh.send(hello("a@3"))
+    assert dispatcher.link.send([Send(dispatcher.waits_for(hello("a@3")), Run(1, ()))], 0.0) == []
+
+
+def test_who_is_silent_gets_no_task_once_its_key_is_revoked(
+    keyring: Keyring, dispatcher: Dispatcher, worker: list[Channel]
+) -> None:
+    channel = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(channel)
+    channel.send(hello("a@1"))
+    sends = [Send(dispatcher.waits_for(hello("a@1")), Run(1, ()))]
+    assert dispatcher.link.send(sends, 0.0) == []
+    keyring.revoke("a")
+    assert dispatcher.link.send(sends, 0.0) == sends
+
+
+def test_a_thousand_who_say_nothing_hold_up_nobody(
+    keyring: Keyring, worker: list[Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not waited for, and put out when they have had their time."""
+    if descriptors.allow_more() < 4096:
+        pytest.skip(f"this process may open {resource.getrlimit(resource.RLIMIT_NOFILE)[1]} files: ulimit -Hn 4096")
+    monkeypatch.setattr(router, "HANDSHAKE_MS", 1000)
+    dispatcher = Dispatcher(keyring)
+    port = int(dispatcher.url.rpartition(":")[2])
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(1000)]
+    began = time.monotonic()
+    channel = Channel([dispatcher.url], keyring.create("a"))
+    worker.append(channel)
+    channel.send(hello("a@1"))
+    dispatcher.waits_for(hello("a@1"))
+    assert time.monotonic() - began < 1.0
+    poll, left = select.poll(), {connection.fileno(): connection for connection in idle}
+    for number in left:
+        poll.register(number, select.POLLIN)
+
+    def all_put_out() -> bool:
+        for number, _ in poll.poll(0):
+            if not left[number].recv(100):  # after the greeting that ZeroMQ has sent
+                poll.unregister(number)
+                del left[number]
+        return not left
+
+    until(all_put_out, timeout_s=15)
+    channel.send(hello("a@2"))
+    dispatcher.waits_for(hello("a@2"))
+    for connection in idle:
+        connection.close()
+    dispatcher.link.close()
+
+
+class Tap:
+    """A wire between a worker and a dispatcher that keeps what the worker has sent."""
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port = port
+        self.sent = b""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._listener.settimeout(10)
+        near, _ = self._listener.accept()
+        with near, socket.create_connection(("127.0.0.1", self.port)) as far:
+            while True:
+                for readable in select.select([near, far], [], [])[0]:
+                    data = readable.recv(65536)
+                    if not data:
+                        return
+                    if readable is near:
+                        self.sent += data
+                    (far if readable is near else near).sendall(data)
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+
+def test_what_was_overheard_is_of_no_use(keyring: Keyring, dispatcher: Dispatcher, worker: list[Channel]) -> None:
+    """The bytes of a whole connection, sent once more: each has keys of its own."""
+    tap = Tap(int(dispatcher.url.rpartition(":")[2]))
+    channel = Channel([tap.url], keyring.create("a"))
+    channel.send(hello("a@1"))
+    dispatcher.waits_for(hello("a@1"))
+    channel._close_sockets(linger_ms=0)
+    channel._context.term()
+    tap.close()
+    assert len(tap.sent) > 500  # greeting, handshake and message
+    assert b"a@1" not in tap.sent
+    heard = len(dispatcher.received)
+    with socket.create_connection(("127.0.0.1", tap.port), timeout=10) as again:
+        again.sendall(tap.sent)
+        again.settimeout(0.01)
+
+        def is_put_out() -> bool:
+            dispatcher.turn()
+            try:
+                return not again.recv(1000)
+            except TimeoutError:
+                return False
+            except ConnectionResetError:
+                return True
+
+        until(is_put_out, timeout_s=10)
+    assert len(dispatcher.received) == heard

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +16,11 @@ from appliance.first_start import first_start, main
 from everythingfaas.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = [ROOT / "compose.yaml", ROOT / "compose.egress.yaml", *sorted((ROOT / "compose").glob("*.yaml"))]
+FILES = [*sorted(ROOT.glob("compose*.yaml")), *sorted((ROOT / "compose").glob("*.yaml"))]
 #: Set by Compose itself.
 OF_COMPOSE = {"COMPOSE_PROJECT_NAME"}
+#: For compose/Caddyfile alone.
+OF_CADDY = {"FAAS_DOMAIN"}
 
 
 def variables() -> dict[str, set[str]]:
@@ -39,7 +46,7 @@ def test_settings_are_named_as_they_are():
     """Variables that a container is given are settings, or stand for the file of one."""
     given = {name for path in FILES for name in re.findall(r"^\s+(FAAS_\w+): ", path.read_text(), re.MULTILINE)}
     known = {f"FAAS_{name.upper()}" for name in Settings.__dataclass_fields__}
-    assert given <= known | {f"{name}_FILE" for name in known}
+    assert given <= known | {f"{name}_FILE" for name in known} | OF_CADDY
 
 
 def test_no_image_but_the_official_ones():
@@ -47,9 +54,58 @@ def test_no_image_but_the_official_ones():
     bases = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     stages = set(re.findall(r"^FROM \S+ AS (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     ours = {"${COMPOSE_PROJECT_NAME}-server", "${COMPOSE_PROJECT_NAME}-worker"}
-    assert images - ours == {"postgres:17", "valkey/valkey:8"}
+    assert images - ours == {"postgres:17", "valkey/valkey:8", "caddy:2"}
     assert bases - stages == {"python:${PYTHON_VERSION}-slim-trixie"}
     assert not (ROOT / "Dockerfile").read_text().startswith("# syntax=")
+
+
+def composed(*files: str, **environ: str) -> dict[str, Any]:
+    """What Compose makes of these files. Needs no engine."""
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    ):
+        pytest.skip("Docker Compose v2 is not installed")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FAAS_", "COMPOSE_"))}
+    options = [part for file in files for part in ("--file", file)]
+    command = ["docker", "compose", "--env-file", os.devnull, *options, "config", "--format", "json"]
+    done = subprocess.run(command, cwd=ROOT, env=clean | environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+SERVERS = ("migrate", "web", "dispatcher")
+
+
+def test_one_variable_turns_tokens_on():
+    services = composed("compose.yaml", FAAS_AUTH="token")["services"]
+    for name in SERVERS:
+        assert Settings.from_env(_given(services[name])).tokens, name
+    assert "faas token first" in services["migrate"]["command"][-1]
+    for name in SERVERS:
+        assert not Settings.from_env(_given(composed("compose.yaml")["services"][name])).tokens
+
+
+def test_behind_caddy_everybody_needs_a_token_and_comes_by_https():
+    made = composed("compose.yaml", "compose.tls.yaml", FAAS_DOMAIN="faas.example.org")
+    services = made["services"]
+    for name in SERVERS:
+        settings = Settings.from_env(_given(services[name]))
+        assert settings.tokens
+        assert settings.url == "https://faas.example.org"
+        assert settings.proxies == ("private",)
+    assert not services["web"].get("ports")
+    assert set(services["web"]["networks"]) == {"edge", "data"}
+    assert {name for name, service in services.items() if "edge" in (service.get("networks") or {})} == {"caddy", "web"}
+    assert {port["target"] for port in services["caddy"]["ports"]} == {80, 443}
+    assert made["networks"]["edge"]["internal"]
+    assert services["caddy"]["environment"] == {"FAAS_DOMAIN": "faas.example.org"}
+
+
+def _given(service: dict[str, Any]) -> dict[str, str]:
+    """The settings of a container, without the files that only it has."""
+    return {name: value or "" for name, value in service["environment"].items() if not name.endswith("_FILE")}
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,7 @@ GOOD_KEY = "q9vX2mB7tLw4ZrK8pN3sYc6HdJ1fGa5E"
     [
         ({"FAAS_BIND": "0.0.0.0", "FAAS_AUTH": "open"}, "FAAS_AUTH=open with FAAS_BIND=0.0.0.0"),
         ({"FAAS_BIND": "faas.example.org", "FAAS_AUTH": "open"}, "FAAS_AUTH=open"),
+        ({"FAAS_TLS": "yes", "FAAS_AUTH": "open"}, "FAAS_AUTH=open with FAAS_TLS=yes"),
         ({"FAAS_AUTH": "token", "FAAS_ALLOWED_HOSTS": "faas.example.org,*"}, "FAAS_ALLOWED_HOSTS"),
         ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": " "}, "FAAS_SECRET_KEY"),
         ({"FAAS_AUTH": "token", "FAAS_SECRET_KEY": "short"}, "FAAS_SECRET_KEY"),
@@ -151,9 +153,29 @@ def test_a_key_made_at_random_is_taken():
 
 
 def test_behind_tls_users_come_by_the_name():
-    settings = Settings.from_env({"FAAS_TLS": "yes", "FAAS_ALLOWED_HOSTS": "faas.example.org", "FAAS_AUTH": "token"})
+    settings = Settings.from_env({"FAAS_TLS": "yes", "FAAS_ALLOWED_HOSTS": "faas.example.org"})
     assert settings.url == "https://faas.example.org"
+    assert settings.tokens, "whoever reaches the proxy reaches us"
     assert Settings.from_env(as_environment(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "inside", "outside"),
+    [
+        ("", ["127.0.0.9", "::1"], ["10.0.0.1", "192.0.2.1"]),
+        ("192.0.2.7, 10.1.0.0/16", ["192.0.2.7", "10.1.2.3"], ["127.0.0.1", "10.2.0.1"]),
+        ("private", ["10.0.0.1", "172.20.0.3", "192.168.1.1", "fd00::1"], ["127.0.0.1", "8.8.8.8", "172.32.0.1"]),
+    ],
+)
+def test_where_proxies_are(given, inside, outside):
+    networks = Settings.from_env({"FAAS_PROXIES": given}).proxy_networks
+    for text, wanted in [*((text, True) for text in inside), *((text, False) for text in outside)]:
+        assert any(ipaddress.ip_address(text) in network for network in networks) is wanted, text
+
+
+def test_a_proxy_is_no_name():
+    with pytest.raises(ConfigurationError, match="FAAS_PROXIES=caddy: expected addresses"):
+        Settings.from_env({"FAAS_PROXIES": "caddy"})
 
 
 @pytest.mark.parametrize(

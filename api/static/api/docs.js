@@ -1,5 +1,7 @@
 "use strict";
 
+const tags = ["contract", "tasks", "functions", "service", "tokens"];
+
 // Nothing leaves this machine: no badge of a validator elsewhere, no specification by way of the address.
 SwaggerUIBundle({
   domNode: document.getElementById("docs"),
@@ -14,6 +16,5 @@ SwaggerUIBundle({
     if (field) request.headers["X-CSRFToken"] = field.value;
     return request;
   },
-  tagsSorter: (one, other) => ["contract", "tasks", "functions", "service"].indexOf(one) -
-    ["contract", "tasks", "functions", "service"].indexOf(other),
+  tagsSorter: (one, other) => tags.indexOf(one) - tags.indexOf(other),
 });

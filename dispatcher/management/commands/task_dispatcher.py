@@ -26,7 +26,7 @@ from dispatcher.pull import PullLink
 from dispatcher.push import PushLink
 from dispatcher.scheduler import LOST_AFTER_S, Scheduler
 from dispatcher.store import Registration
-from everythingfaas import no_pickles
+from everythingfaas import descriptors, no_pickles
 from everythingfaas.alive import Pulse, SignOfLife
 from everythingfaas.errors import ConfigurationError, StoreUnavailable
 from everythingfaas.settings import MODES, Settings, dispatcher_address
@@ -136,6 +136,7 @@ def _link(faas: Settings, mode: str, slots: int, port: int) -> Link:
     if mode == "local":
         limits = SlotLimits(max_result_bytes=faas.max_result_bytes)
         return LocalLink(slots, folder=Path.cwd(), limits=limits, now=time.monotonic())
+    descriptors.allow_more()
     kind = PullLink if mode == "pull" else PushLink
     return kind(
         dispatcher_address(faas.dispatcher_bind, port),
