@@ -39,6 +39,8 @@ class Stack:
 
     def __init__(self, name: str, functions: Path) -> None:
         self.name = name
+        #: The files of Compose; none: compose.yaml alone.
+        self.files: tuple[str, ...] = ()
         self.settings = {
             "FAAS_PORT": str(free_port()),
             "FAAS_FUNCTIONS": str(functions),
@@ -50,6 +52,7 @@ class Stack:
         """`docker compose` without the settings, and the .env, of whoever runs the tests."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("FAAS_", "COMPOSE_"))} | self.settings
         common = ["compose", "--project-name", self.name, "--env-file", os.devnull, "--progress", "plain"]
+        common += [part for file in self.files for part in ("--file", file)]
         return docker(*common, *arguments, cwd=ROOT, env=environ, timeout=timeout_s)
 
     def up(self, *options: str, **settings: str) -> None:
