@@ -956,10 +956,11 @@ def test_temporary_files_go_with_the_process(tmp_path):
 
 def test_the_next_worker_removes_what_a_killed_one_has_left(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    alive = scratch.Scratch()
     ownerless = tmp_path / f"{scratch.PREFIX}ownerless"
-    (ownerless / "1").mkdir(parents=True)
     (tmp_path / "another").mkdir()
+    alive = scratch.Scratch()
+    (tmp_path / "made" / "1").mkdir(parents=True)
+    (tmp_path / "made").rename(ownerless)  # whole: the first one may be looking still
     another = scratch.Scratch()
     until(lambda: not ownerless.exists(), what="its removal")
     assert sorted(tmp_path.iterdir()) == sorted([Path(alive.path), Path(another.path), tmp_path / "another"])
