@@ -55,8 +55,8 @@ class Audit(Group[_Batch, None]):
         if caller.credential:
             self._write(_Batch([(Entry(caller.name, caller.by, address_of(scope), action, target), 1)], []))
 
-    def count(self, caller: Caller, scope: Mapping[str, Any], action: str) -> None:
-        """Somebody has done what is done too often for a row each."""
+    def count(self, caller: Caller, scope: Mapping[str, Any], action: str, number: int = 1) -> None:
+        """Somebody has done what is done too often for a row each, so many times."""
         if caller.credential:
             address = address_of(scope)
             key = (caller.credential, address, action)
@@ -64,7 +64,7 @@ class Audit(Group[_Batch, None]):
             if count is None:
                 count = self._counts[key] = _Count(Entry(caller.name, caller.by, address, action))
                 self._later()
-            count.number += 1
+            count.number += number
 
     def used(self, caller: Caller) -> None:
         """A token has let somebody in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.batches import views as batches
 from api.paths import both
 from api.v1 import views
 
@@ -12,6 +13,11 @@ urlpatterns = [
     *both("tasks/<str:task_id>/retry", views.TaskRetry.as_view(), "v1-task-retry"),
     *both("functions", views.FunctionList.as_view(), "v1-functions"),
     *both("functions/<str:function_id>", views.FunctionDetail.as_view(), "v1-function"),
+    *both("batches", batches.BatchList.as_view(), "v1-batches"),
+    *both("batches/<str:batch>", batches.BatchDetail.as_view(), "v1-batch"),
+    *both("batches/<str:batch>/tasks", batches.BatchTasks.as_view(), "v1-batch-tasks"),
+    *both("batches/<str:batch>/results", batches.BatchResults.as_view(), "v1-batch-results"),
+    *both("batches/<str:batch>/cancel", batches.BatchCancel.as_view(), "v1-batch-cancel"),
     *both("workers", views.WorkerList.as_view(), "v1-workers"),
     *both("tickets", views.Tickets.as_view(), "v1-tickets"),
 ]

@@ -131,13 +131,25 @@ def test_every_answer_is_as_described(live: Appliance, schema: dict[str, Any]) -
         time.sleep(0.1)
     for path in ("/", "/healthz", "/readyz"):
         call("GET", path)
+    tasks = [{"args": ["x"]}, {"args": [30], "policy": {"priority": -1}}]
+    batch = call("POST", "/api/v1/batches", body={"function_id": function, "tasks": tasks, "name": "b"})["batch_id"]
+    more = {"function_id": function, "tasks": tasks[1:]}
+    call("POST", "/api/v1/batches/{batch}/tasks", batch=batch, body=more)
+    assert call("GET", "/api/v1/batches/{batch}/results", batch="b", query="?wait=10")["results"][0]["error"]
+    call("GET", "/api/v1/batches")
+    call("GET", "/api/v1/batches/{batch}", batch=batch)
+    call("GET", "/api/v1/batches/{batch}/tasks", batch=batch)
+    call("POST", "/api/v1/batches/{batch}/cancel", batch=batch)
 
     # And as they are refused.
-    nobody: dict[str, Any] = {"task_id": "0" * 32, "function_id": "0" * 32}
+    nobody: dict[str, Any] = {"task_id": "0" * 32, "function_id": "0" * 32, "batch": "0" * 32}
     for path, methods in schema["paths"].items():
         for method, said in methods.items():
             if "404" in said["responses"] and path != "/execute_function":
-                call(method.upper(), path, body={"policy": {}} if method == "patch" else None, **nobody)
+                bodies: dict[str, Any] = {"patch": {"policy": {}}}
+                if path.startswith("/api/v1/batches"):
+                    bodies["post"] = {"tasks": [], "function_id": "0" * 32}
+                call(method.upper(), path, body=bodies.get(method), **nobody)
     call("POST", "/execute_function", body={**execute, "function_id": "0" * 32})
     call("POST", "/execute_function", body={**execute, "policy": {"retries": -1}})
     call("POST", "/register_function", body={"name": "f"})
