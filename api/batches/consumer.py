@@ -1,7 +1,7 @@
 """The WebSocket of clients that wait for results: `/api/v1/follow`.
 
     client ──▶ {"follow": batch, "after": cursor}, {"unfollow": batch}, {"ack": number}
-    client ◀── {"batch", "number", "results", "cursor", "pending", "size"}, {"refused": "…", "batch"}
+    client ◀── {"batch", "number", "results", "cursor", "pending", "size"}, {"refused": "…", "status", "batch"}
 
 Text is JSON, binary is msgpack, and is answered alike. Pages go out as tasks end, whatever has ended since the last one
 in the next; not more than a few that are not acknowledged, so a client that is slow holds up nobody but itself.
@@ -26,11 +26,14 @@ from api.batches.feed import Place
 from api.batches.messages import TaskResult, encode_json, encode_packed
 from api.batches.statements import BatchView
 from api.consumers import NOT_LET_IN, RESTART
-from api.errors import ApiError, answer_to
+from api.errors import ApiError, InvalidRequest, TooMany, answer_to
 from api.services import services
 
 #: So many pages may be on their way.
 WINDOW = 4
+#: Servers limit what one message holds, ours to a mebibyte. A result that is larger than this is fetched by itself,
+#: from `/api/v1/tasks/{id}/result`.
+MESSAGE_BYTES = 512 * 1024
 #: So many batches may be followed by one socket.
 MAX_FOLLOWED = 100
 #: Longer messages are none.
@@ -95,7 +98,7 @@ class FollowConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no ty
         try:
             said = _read_packed((data or b"")[:MAX_BYTES]) if packed else _read_json((text or "")[:MAX_BYTES])
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            await self._tell({"refused": str(exc)}, packed)
+            await self._tell({"refused": str(exc), "status": InvalidRequest.status}, packed)
             return
         if said.ack > self.acknowledged:
             self.acknowledged = min(said.ack, self.sent)
@@ -104,7 +107,7 @@ class FollowConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no ty
             following.cancel()
         if said.follow is not None and said.follow not in self.followed:
             if len(self.followed) >= MAX_FOLLOWED:
-                await self._tell({"refused": f"at most {MAX_FOLLOWED} batches", "batch": said.follow}, packed)
+                await self._tell({"refused": f"at most {MAX_FOLLOWED} batches", "status": TooMany.status}, packed)
                 return
             self.followed[said.follow] = asyncio.create_task(self._follow(said.follow, said.after, packed))
 
@@ -120,7 +123,7 @@ class FollowConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no ty
             await self._push(batch, name, Place.read(after), packed)
         except Exception as exc:  # noqa: BLE001  # `answer_to` logs what nobody expected
             error: ApiError = answer_to(exc)
-            await self._tell({"refused": error.message, "batch": name}, packed)
+            await self._tell({"refused": error.message, "batch": name, "status": error.status}, packed)
         finally:
             self.followed.pop(name, None)
 
@@ -133,7 +136,7 @@ class FollowConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no ty
             place = feed.place(place)
             while not batches.feeds.closed:
                 await self.may_send.wait()
-                page, place = await batches.page(feed, place)
+                page, place = await batches.page(feed, place, max_bytes=MESSAGE_BYTES, most_each=MESSAGE_BYTES)
                 self.sent += 1
                 if self.sent - self.acknowledged >= WINDOW:
                     self.may_send.clear()
@@ -145,7 +148,7 @@ class FollowConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no ty
             batches.feeds.leave(feed)
         await self.base_send({"type": "websocket.close", "code": RESTART})
 
-    async def _tell(self, content: dict[str, str], packed: bool) -> None:
+    async def _tell(self, content: dict[str, str | int], packed: bool) -> None:
         await self._send(encode_packed(content) if packed else encode_json(content), packed)
 
     async def _send(self, encoded: bytes, packed: bool) -> None:

@@ -92,8 +92,8 @@ def read(body: bytes, *, packed: bool) -> Order:
     """
     said = _read_packed(body) if packed else decode(_JSON_BODY, body)
     tasks: list[Any] = list(said.tasks)
-    if len(said.name) > MAX_NAME_CHARS:
-        raise InvalidRequest(f"name must have at most {MAX_NAME_CHARS} characters", field="name")
+    if len(said.name) > MAX_NAME_CHARS or "/" in said.name:
+        raise InvalidRequest(f"name must have at most {MAX_NAME_CHARS} characters, and no slash", field="name")
     if len(tasks) > MAX_TASKS:
         raise InvalidRequest(f"at most {MAX_TASKS} tasks fit into one request; send the rest in another", field="tasks")
     for_all = _policy(said.policy)

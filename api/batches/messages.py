@@ -28,7 +28,8 @@ class TaskResult(Struct, frozen=True):
     index: int  #: its number in the batch
     task_id: UUID
     state: str
-    result: bytes  #: pickle of the value or the exception
+    size: int  #: bytes of the result
+    result: bytes  #: pickle of the value or the exception; over a WebSocket empty where that is too large
     error: Error | None
 
     @classmethod
@@ -36,7 +37,7 @@ class TaskResult(Struct, frozen=True):
         error = None
         if ended.error_type is not None:
             error = Error(ended.error_type, ended.message or "", ended.traceback or "")
-        return cls(number, ended.task, ended.state.name, ended.result, error)
+        return cls(number, ended.task, ended.state.name, ended.size, ended.result, error)
 
 
 class Page(Struct, frozen=True):

@@ -144,13 +144,22 @@ class Batches:
             killed += off.running
         return ended, killed
 
-    async def page(self, feed: Feed, place: Place, most: int = PAGE_RESULTS) -> tuple[Page, Place]:
-        """What has ended from there on, as far as it fits, and where it goes on."""
+    async def page(
+        self,
+        feed: Feed,
+        place: Place,
+        most: int = PAGE_RESULTS,
+        *,
+        max_bytes: int = PAGE_BYTES,
+        most_each: int | None = None,
+    ) -> tuple[Page, Place]:
+        """What has ended from there on, as far as it fits, and where it goes on. See `statements.results`."""
         listed = feed.ended(place, most)
         results: list[TaskResult] = []
         if listed:
             tasks = [UUID(bytes=task) for _, task in listed]
-            ended = await self._services.reader.call(partial(statements.results, tasks=tasks, max_bytes=PAGE_BYTES))
+            read = partial(statements.results, tasks=tasks, max_bytes=max_bytes, most_each=most_each)
+            ended = await self._services.reader.call(read)
             results = [TaskResult.of(number, one) for (number, _), one in zip(listed, ended, strict=False)]
         following = feed.passed(place, len(results))
         pending = len(feed.pending) + feed.end - following.at

@@ -60,7 +60,8 @@ class Ended(Struct, frozen=True):
 
     task: UUID
     state: State
-    result: bytes
+    size: int  #: of the result
+    result: bytes  #: empty where that is too large
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
@@ -214,8 +215,11 @@ def count(cursor: CursorWrapper, tasks: Iterable[UUID]) -> Counter[State]:
     return Counter({State(state): int(number) for state, number in cursor.fetchall()})
 
 
-def results(cursor: CursorWrapper, tasks: Sequence[UUID], max_bytes: int) -> list[Ended]:
-    """What the first of `tasks` ended with, in their order: as many as make up `max_bytes`, but one at least."""
+def results(cursor: CursorWrapper, tasks: Sequence[UUID], max_bytes: int, most_each: int | None = None) -> list[Ended]:
+    """What the first of `tasks` ended with, in their order: as many as make up `max_bytes`, but one at least.
+
+    Results of more than `most_each` bytes are left out, and count nothing.
+    """
     dialect = dialect_of(cursor)
     among = dialect.among("uuid", tasks)
     cursor.execute(
@@ -223,20 +227,26 @@ def results(cursor: CursorWrapper, tasks: Sequence[UUID], max_bytes: int) -> lis
     )
     rows = {dialect.uuid(task): rest for task, *rest in cursor.fetchall()}
     wanted: list[UUID] = []
-    size = 0
+    small: list[UUID] = []
+    total = 0
     for task in tasks:
-        size += rows[task][2]
-        if wanted and size > max_bytes:
-            break
+        size = rows[task][2]
+        if most_each is None or size <= most_each:
+            total += size
+            if wanted and total > max_bytes:
+                break
+            small.append(task)
         wanted.append(task)
-    among = dialect.among("uuid", wanted)
+    among = dialect.among("uuid", small)
     cursor.execute(f"SELECT task_id, data FROM api_result WHERE task_id {among.sql}", among.params)
     data = {dialect.uuid(task): bytes(result) for task, result in cursor.fetchall()}
-    errors = _errors(cursor, [(task, rows[task][1]) for task in wanted if rows[task][0] == State.FAILED])
-    return [Ended(task, State(rows[task][0]), data.get(task, b""), *errors.get(task, ())) for task in wanted]
+    said = errors(cursor, [(task, rows[task][1]) for task in wanted if rows[task][0] == State.FAILED])
+    return [
+        Ended(task, State(rows[task][0]), rows[task][2], data.get(task, b""), *said.get(task, ())) for task in wanted
+    ]
 
 
-def _errors(cursor: CursorWrapper, attempts: list[tuple[UUID, int]]) -> dict[UUID, tuple[str | None, ...]]:
+def errors(cursor: CursorWrapper, attempts: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[str | None, ...]]:
     """What was raised in these attempts, as text."""
     if not attempts:
         return {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from api.batches import views as batches
 from api.paths import both
-from api.v1 import views
+from api.v1 import results, views
 
 urlpatterns = [
     *both("tasks", views.TaskList.as_view(), "v1-tasks"),
     *both("tasks/<str:task_id>", views.TaskDetail.as_view(), "v1-task"),
     *both("tasks/<str:task_id>/cancel", views.TaskCancel.as_view(), "v1-task-cancel"),
+    *both("tasks/<str:task_id>/result", results.Result.as_view(), "v1-task-result"),
     *both("tasks/<str:task_id>/retry", views.TaskRetry.as_view(), "v1-task-retry"),
     *both("functions", views.FunctionList.as_view(), "v1-functions"),
     *both("functions/<str:function_id>", views.FunctionDetail.as_view(), "v1-function"),
