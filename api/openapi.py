@@ -25,7 +25,7 @@ from api import views as contract
 from api.batches import intake
 from api.batches import views as batches
 from api.batches.service import PAGE_RESULTS
-from api.v1 import parameters
+from api.v1 import invoke, parameters, results
 from api.v1 import views as v1
 from api.v1.serializers import (
     ErrorSerializer,
@@ -178,7 +178,11 @@ class _BatchResult(serializers.Serializer[Any]):
     index = serializers.IntegerField(help_text="number in the batch")
     task_id = serializers.UUIDField()
     state = serializers.ChoiceField(choices=[state.name for state in State if state.is_terminal])
-    result = serializers.CharField(allow_blank=True, help_text="base64 of the dill of the value or the exception")
+    size = serializers.IntegerField(help_text="bytes of the result")
+    result = serializers.CharField(
+        allow_blank=True,
+        help_text="base64 of the dill of the value or the exception; over the WebSocket empty where it is too large",
+    )
     error = _RaisedError(allow_null=True)
 
 
@@ -199,7 +203,41 @@ class _BatchCancelled(serializers.Serializer[Any]):
     being_cancelled = serializers.ListField(child=serializers.UUIDField(), help_text="they run, and are being killed")
 
 
+class _NewFunction(_RegisterCall):
+    payload = serializers.CharField(required=False, help_text="base64 of the dill of a callable; or, instead of it:")
+    source = serializers.CharField(  # type: ignore[assignment]  # fields are no attributes
+        required=False, help_text="text of a Python module; compiled where it runs"
+    )
+    entrypoint = serializers.CharField(required=False, help_text="name of the function in the source")
+    python = serializers.CharField(required=False, allow_null=True, help_text='as "3.11": which alone may run it')
+    reuse = serializers.BooleanField(
+        required=False, help_text="answer 200 with the id of the very same, if there is one"
+    )
+
+
+class _InvokeCall(serializers.Serializer[Any]):
+    args = serializers.ListField(required=False)
+    kwargs = serializers.DictField(required=False)
+    policy = PolicySerializer(required=False, allow_null=True, help_text="goes before that of the function")
+
+
+class _Accepted(serializers.Serializer[Any]):
+    task_id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=[state.name for state in State])
+
+
+class _Value(_Accepted):
+    result = serializers.JSONField(required=False, help_text="what the function has returned")
+    not_json = serializers.CharField(required=False, help_text="why `result` is null: it has no form in JSON")
+    bytes = serializers.CharField(required=False, help_text="where its bytes are")
+    error = _RaisedError(required=False)
+
+
 for _serializer in (
+    _NewFunction,
+    _InvokeCall,
+    _Accepted,
+    _Value,
     _BatchTask,
     _BatchCall,
     _BatchAdded,
@@ -408,9 +446,59 @@ _describe(
         ),
     },
 )
+_VALUE = OpenApiResponse(_Value, description="it has ended: see its state")
+_NOT_YET = OpenApiResponse(_Accepted, description="it has not ended; `Location` says where its result will be")
+_describe(
+    results.Result,
+    _TASKS,
+    get={
+        "operation_id": "task_result",
+        "summary": "What it has ended with, as JSON; or as bytes, for who accepts `application/octet-stream`",
+        "parameters": [_TASK, _wait("seconds to wait for its end, at most 60")],
+        "responses": _answers(
+            {200: _VALUE, 202: _NOT_YET},
+            400,
+            404,
+            409,
+            429,
+            s400="wait is no number of seconds",
+            s409="bytes are asked for, and the task has not ended",
+        ),
+    },
+)
+_describe(
+    invoke.Invoke,
+    _FUNCTIONS,
+    post={
+        "operation_id": "invoke",
+        "summary": "Call a function with plain JSON, and wait for its result",
+        "parameters": [
+            OpenApiParameter("function_id", str, OpenApiParameter.PATH, description="id; or name, the newest"),
+            _wait("seconds to wait for its end, at most 60"),
+            _KEY,
+        ],
+        "request": _InvokeCall,
+        "responses": _answers({200: _VALUE, 202: _NOT_YET}, 400, 404, 409, 413, 415, 429),
+    },
+)
 _describe(
     v1.FunctionList,
     _FUNCTIONS,
+    post={
+        "operation_id": "new_function",
+        "summary": "Store a function, as a pickle or as text",
+        "request": _NewFunction,
+        "responses": _answers(
+            {
+                201: _Registered,
+                200: OpenApiResponse(_Registered, description="the same was there, and `reuse` was said"),
+            },
+            400,
+            413,
+            415,
+            429,
+        ),
+    },
     get={
         "operation_id": "list_functions",
         "summary": "Functions, the newest first",

@@ -153,6 +153,17 @@ class Services:
         function = await self.function(caller, function_id)
         raw = decode(payload)
         check_arguments(raw)
+        return await self.call(caller, function, raw, idempotency_key, of_task)
+
+    async def call(
+        self,
+        caller: Caller,
+        function: FunctionView,
+        raw: bytes,
+        idempotency_key: str | None,
+        of_task: bytes | None,
+    ) -> UUID:
+        """The same with a payload that is checked, and a function that the caller sees."""
         body_hash = None
         if idempotency_key is not None:
             said = b"" if of_task is None else policy.canonical(of_task)

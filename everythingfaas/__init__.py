@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # for who reads types: at run time they come by `__getattr__`
     from everythingfaas.client import AsyncClient, Client, Executor, remote
     from everythingfaas.errors import FaasError
     from everythingfaas.failures import FunctionFailure, TaskCancelled, WorkerFailure
-    from everythingfaas.serialize import deserialize, serialize
     from everythingfaas.status import State
 
 __version__ = "0.1.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.batches import views as batches
 from api.paths import both
-from api.v1 import results, views
+from api.v1 import invoke, results, views
 
 urlpatterns = [
     *both("tasks", views.TaskList.as_view(), "v1-tasks"),
@@ -14,6 +14,7 @@ urlpatterns = [
     *both("tasks/<str:task_id>/retry", views.TaskRetry.as_view(), "v1-task-retry"),
     *both("functions", views.FunctionList.as_view(), "v1-functions"),
     *both("functions/<str:function_id>", views.FunctionDetail.as_view(), "v1-function"),
+    *both("functions/<str:function_id>/invoke", invoke.Invoke.as_view(), "v1-invoke"),
     *both("batches", batches.BatchList.as_view(), "v1-batches"),
     *both("batches/<str:batch>", batches.BatchDetail.as_view(), "v1-batch"),
     *both("batches/<str:batch>/tasks", batches.BatchTasks.as_view(), "v1-batch-tasks"),

@@ -21,8 +21,8 @@ from __future__ import annotations
 from everythingfaas.client.aio import AsyncClient
 from everythingfaas.client.api import Client
 from everythingfaas.client.batch import Batch
+from everythingfaas.client.decorator import RemoteFunction, remote
 from everythingfaas.client.executor import Executor
 from everythingfaas.client.inbox import RemoteFuture
-from everythingfaas.client.remote import RemoteFunction, remote
 
 __all__ = ["AsyncClient", "Batch", "Client", "Executor", "RemoteFunction", "RemoteFuture", "remote"]

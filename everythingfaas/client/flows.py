@@ -174,7 +174,7 @@ class Verbs:
             body = {"name": made.name, "payload": serialize.encode(made.raw), "reuse": True}
             body |= {} if made.python is None else {"python": made.python}
             body |= {} if made.policy is None else {"policy": made.policy}
-            call = Call("POST", "/register_function", {}, msgspec.json.encode(body), {"Content-Type": JSON})
+            call = Call("POST", "/api/v1/functions", {}, msgspec.json.encode(body), {"Content-Type": JSON})
             answer = read((yield from ask(call, patience_s)), answers.Registered)
             known = self._registered[key] = str(answer.function_id)
         return known

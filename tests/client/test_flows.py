@@ -102,7 +102,7 @@ def test_a_function_is_registered_once():
     identifier = "01a20fef-51f8-7e2c-a3b8-e2c52eb4e4ae"
     registered, executed = reply({"function_id": identifier}), reply({"task_id": identifier})
     _, calls, _ = drive(verbs.submit(len, ("x",), {}), registered, executed)
-    assert [call.path for call in calls] == ["/register_function", "/execute_function"]
+    assert [call.path for call in calls] == ["/api/v1/functions", "/execute_function"]
     _, calls, _ = drive(verbs.submit(len, ("y",), {}), executed)
     assert [call.path for call in calls] == ["/execute_function"]
 

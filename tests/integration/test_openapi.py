@@ -131,6 +131,14 @@ def test_every_answer_is_as_described(live: Appliance, schema: dict[str, Any]) -
         time.sleep(0.1)
     for path in ("/", "/healthz", "/readyz"):
         call("GET", path)
+    source = {"name": "s", "source": "def f(x):\n    return [x]", "entrypoint": "f", "reuse": True}
+    assert call("POST", "/api/v1/functions", body=source) == call("POST", "/api/v1/functions", body=source)
+    invoke = "/api/v1/functions/{function_id}/invoke"
+    assert call("POST", invoke, function_id="s", query="?wait=10", body={"args": [1]})["result"] == [1]
+    later = call("POST", invoke, function_id=function, body={"args": [0.5]})["task_id"]
+    call("GET", "/api/v1/tasks/{task_id}/result", task_id=later)
+    assert call("GET", "/api/v1/tasks/{task_id}/result", task_id=later, query="?wait=10")["result"] is None
+    assert call("GET", "/api/v1/tasks/{task_id}/result", task_id=raises)["error"]["type"] == "TypeError"
     tasks = [{"args": ["x"]}, {"args": [30], "policy": {"priority": -1}}]
     batch = call("POST", "/api/v1/batches", body={"function_id": function, "tasks": tasks, "name": "b"})["batch_id"]
     more = {"function_id": function, "tasks": tasks[1:]}
