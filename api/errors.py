@@ -37,6 +37,7 @@ from everythingfaas.errors import InvalidPayload, StoreUnavailable
 log = logging.getLogger("api")
 
 JSON = "application/json"
+MSGPACK = "application/msgpack"
 
 
 class ApiError(Exception):

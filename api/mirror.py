@@ -43,6 +43,7 @@ DONE: Final = "faas:done"
 NEWS: Final = "faas:news"
 LOG_CHANNEL: Final = "faas:log"
 ACCESS: Final = "faas:access"
+GREW: Final = "faas:grew"
 
 #: What is published on the bell.
 NEW_WORK: Final = b""
@@ -169,6 +170,11 @@ def announce(tasks: Iterable[UUID]) -> list[Command]:
     return [("PUBLISH", DONE, ids)] if ids else []
 
 
+def tell_grown(batch: UUID) -> Command:
+    """Tells web processes that there are more tasks in `batch`."""
+    return ("PUBLISH", GREW, batch.bytes)
+
+
 def tell_news() -> Command:
     """Tells pages that something has changed."""
     return ("PUBLISH", NEWS, b"")
@@ -214,6 +220,10 @@ class Mirror:
     def submitted(self, tasks: Sequence[UUID]) -> None:
         """`tasks` are committed. The bell first: somebody may be idle."""
         self._link.send([*ring(), *queued(tasks)])
+
+    def added(self, batches: Iterable[UUID]) -> None:
+        """Tasks of `batches` are committed. They are not mirrored one by one before they end: their rows are there."""
+        self._link.send([*ring(), *map(tell_grown, batches)])
 
     def cancelled(self, ended: Sequence[Entry], *, running: bool) -> None:
         """`ended` are committed, and of what runs something is to be killed: that first, for it costs somebody time."""

@@ -9,6 +9,7 @@
     Counter, Rollup                   what the pages show instead of counting the table
     Instance                          one row: the generation, raised whenever a backup was restored
     Token, Ticket, Quota, AuditEntry  who may do what, and who did: see `api.access`
+    Batch, BatchPart                  tasks that came in together: see `api.batches`
 
 States change in `api.moves` alone. The ORM is for reading, for forms and for the rows that nobody fights over.
 """
@@ -361,6 +362,7 @@ class Instance(models.Model):
 
 # At the end, for they need nothing of the above.
 from api.access.models import AuditEntry, Quota, Ticket, Token  # noqa: E402
+from api.batches.models import Batch, BatchPart  # noqa: E402
 
 __all__ = [
     "ANY_QUEUE",
@@ -368,6 +370,8 @@ __all__ = [
     "LOCAL_USER",
     "Attempt",
     "AuditEntry",
+    "Batch",
+    "BatchPart",
     "Blob",
     "Codec",
     "Counter",

@@ -25,7 +25,10 @@ from rest_framework.views import APIView
 
 from api import views as contract
 from api.access.caller import SCOPES, needed
-from api.v1 import parameters
+from api.batches import intake
+from api.batches import views as batches
+from api.batches.service import PAGE_RESULTS
+from api.v1 import invoke, parameters, results
 from api.v1 import tokens as v1_tokens
 from api.v1 import views as v1
 from api.v1.serializers import (
@@ -167,7 +170,132 @@ class _FunctionChange(serializers.Serializer[Any]):
     policy = PolicySerializer(allow_null=True, help_text="the keys that change; null, as a key or as a whole: defaults")
 
 
+class _BatchTask(serializers.Serializer[Any]):
+    function_id = serializers.UUIDField(required=False, help_text="if it is another one than that of the batch")
+    payload = serializers.CharField(required=False, help_text="as with `execute_function`; in msgpack the bytes")
+    args = serializers.ListField(required=False, help_text="in JSON, instead of a payload: plain data")
+    kwargs = serializers.DictField(required=False)
+    policy = PolicySerializer(required=False, allow_null=True, help_text="instead of that of the batch")
+
+
+class _BatchCall(serializers.Serializer[Any]):
+    tasks = _BatchTask(many=True)
+    name = serializers.CharField(required=False, max_length=intake.MAX_NAME_CHARS)
+    function_id = serializers.UUIDField(required=False, help_text="of those tasks that name none")
+    policy = PolicySerializer(required=False, allow_null=True, help_text="of those tasks that have none")
+
+
+class _BatchAdded(serializers.Serializer[Any]):
+    batch_id = serializers.UUIDField()
+    first = serializers.IntegerField(help_text="number in the batch of the first of these tasks")
+    task_ids = serializers.ListField(child=serializers.UUIDField())
+
+
+class _Batch(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    created = serializers.DateTimeField()
+    size = serializers.IntegerField(help_text="tasks")
+
+
+class _BatchPage(serializers.Serializer[Any]):
+    batches = _Batch(many=True)
+    next = serializers.UUIDField(allow_null=True, help_text="`before` of the next page; null on the last one")
+
+
+class _BatchDetail(_Batch):
+    states = serializers.DictField(child=serializers.IntegerField(), help_text="tasks by state")
+    pending = serializers.IntegerField(help_text="tasks that have not ended")
+
+
+class _BatchTasks(serializers.Serializer[Any]):
+    first = serializers.IntegerField()
+    task_ids = serializers.ListField(child=serializers.UUIDField(), help_text="in the order of the batch")
+    size = serializers.IntegerField()
+
+
+class _RaisedError(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    message = serializers.CharField()
+    traceback = serializers.CharField()
+
+
+class _BatchResult(serializers.Serializer[Any]):
+    index = serializers.IntegerField(help_text="number in the batch")
+    task_id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=[state.name for state in State if state.is_terminal])
+    size = serializers.IntegerField(help_text="bytes of the result")
+    result = serializers.CharField(
+        allow_blank=True,
+        help_text="base64 of the dill of the value or the exception; over the WebSocket empty where it is too large",
+    )
+    error = _RaisedError(allow_null=True)
+
+
+class _BatchResults(serializers.Serializer[Any]):
+    results = _BatchResult(many=True)
+    cursor = serializers.CharField(help_text="`after` of the next request")
+    pending = serializers.IntegerField(help_text="tasks that are still to come")
+    size = serializers.IntegerField()
+
+
+class _BatchOff(serializers.Serializer[Any]):
+    tasks = serializers.ListField(child=serializers.UUIDField(), required=False, help_text="only these")
+    running = serializers.BooleanField(default=True, help_text="false: leave alone what a dispatcher has got")
+
+
+class _BatchCancelled(serializers.Serializer[Any]):
+    cancelled = serializers.ListField(child=serializers.UUIDField())
+    being_cancelled = serializers.ListField(child=serializers.UUIDField(), help_text="they run, and are being killed")
+
+
+class _NewFunction(_RegisterCall):
+    payload = serializers.CharField(required=False, help_text="base64 of the dill of a callable; or, instead of it:")
+    source = serializers.CharField(  # type: ignore[assignment]  # fields are no attributes
+        required=False, help_text="text of a Python module; compiled where it runs"
+    )
+    entrypoint = serializers.CharField(required=False, help_text="name of the function in the source")
+    python = serializers.CharField(required=False, allow_null=True, help_text='as "3.11": which alone may run it')
+    reuse = serializers.BooleanField(
+        required=False, help_text="answer 200 with the id of the very same, if there is one"
+    )
+
+
+class _InvokeCall(serializers.Serializer[Any]):
+    args = serializers.ListField(required=False)
+    kwargs = serializers.DictField(required=False)
+    policy = PolicySerializer(required=False, allow_null=True, help_text="goes before that of the function")
+
+
+class _Accepted(serializers.Serializer[Any]):
+    task_id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=[state.name for state in State])
+
+
+class _Value(_Accepted):
+    result = serializers.JSONField(required=False, help_text="what the function has returned")
+    not_json = serializers.CharField(required=False, help_text="why `result` is null: it has no form in JSON")
+    bytes = serializers.CharField(required=False, help_text="where its bytes are")
+    error = _RaisedError(required=False)
+
+
 for _serializer in (
+    _NewFunction,
+    _InvokeCall,
+    _Accepted,
+    _Value,
+    _BatchTask,
+    _BatchCall,
+    _BatchAdded,
+    _Batch,
+    _BatchPage,
+    _BatchDetail,
+    _BatchTasks,
+    _RaisedError,
+    _BatchResult,
+    _BatchResults,
+    _BatchOff,
+    _BatchCancelled,
     _RegisterCall,
     _Registered,
     _ExecuteCall,
@@ -184,6 +312,7 @@ _FunctionChange.__name__ = "FunctionChange"
 
 _TASK = OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 _FUNCTION = OpenApiParameter("function_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_BATCH = OpenApiParameter("batch", str, OpenApiParameter.PATH, description="id; or name, of which the newest is meant")
 _KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -210,6 +339,13 @@ _REFUSALS = {
 }
 
 
+_NO_FUNCTION = "there is no such batch or function, or it is somebody else's"
+
+
+def _limit(most: int) -> OpenApiParameter:
+    return OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": most, "default": most})
+
+
 def _wait(what: str) -> OpenApiParameter:
     return OpenApiParameter("wait", {"type": "number", "minimum": 0, "default": 0}, description=what)
 
@@ -226,6 +362,7 @@ def _describe(view: type[APIView], tag: str, **methods: dict[str, Any]) -> None:
 
 _CONTRACT, _TASKS, _FUNCTIONS, _SERVICE, _TOKENS = "contract", "tasks", "functions", "service", "tokens"
 _TOKENS_OFF = "no tokens are asked for here"
+_BATCHES = "batches"
 
 _describe(
     contract.RegisterFunction,
@@ -356,9 +493,59 @@ _describe(
         ),
     },
 )
+_VALUE = OpenApiResponse(_Value, description="it has ended: see its state")
+_NOT_YET = OpenApiResponse(_Accepted, description="it has not ended; `Location` says where its result will be")
+_describe(
+    results.Result,
+    _TASKS,
+    get={
+        "operation_id": "task_result",
+        "summary": "What it has ended with, as JSON; or as bytes, for who accepts `application/octet-stream`",
+        "parameters": [_TASK, _wait("seconds to wait for its end, at most 60")],
+        "responses": _answers(
+            {200: _VALUE, 202: _NOT_YET},
+            400,
+            404,
+            409,
+            429,
+            s400="wait is no number of seconds",
+            s409="bytes are asked for, and the task has not ended",
+        ),
+    },
+)
+_describe(
+    invoke.Invoke,
+    _FUNCTIONS,
+    post={
+        "operation_id": "invoke",
+        "summary": "Call a function with plain JSON, and wait for its result",
+        "parameters": [
+            OpenApiParameter("function_id", str, OpenApiParameter.PATH, description="id; or name, the newest"),
+            _wait("seconds to wait for its end, at most 60"),
+            _KEY,
+        ],
+        "request": _InvokeCall,
+        "responses": _answers({200: _VALUE, 202: _NOT_YET}, 400, 404, 409, 413, 415, 429),
+    },
+)
 _describe(
     v1.FunctionList,
     _FUNCTIONS,
+    post={
+        "operation_id": "new_function",
+        "summary": "Store a function, as a pickle or as text",
+        "request": _NewFunction,
+        "responses": _answers(
+            {
+                201: _Registered,
+                200: OpenApiResponse(_Registered, description="the same was there, and `reuse` was said"),
+            },
+            400,
+            413,
+            415,
+            429,
+        ),
+    },
     get={
         "operation_id": "list_functions",
         "summary": "Functions, the newest first",
@@ -447,5 +634,100 @@ _describe(
         "summary": "Let nobody in with it any more",
         "parameters": [_TOKEN_ID],
         "responses": _answers({204: None}, 404, 409, s409=_TOKENS_OFF),
+    },
+)
+_describe(
+    batches.BatchList,
+    _BATCHES,
+    get={
+        "operation_id": "list_batches",
+        "summary": "Batches, the newest first",
+        "parameters": [*_PAGE, OpenApiParameter("name", str)],
+        "responses": _answers({200: _BatchPage}, 400, s400="a parameter cannot be read"),
+    },
+    post={
+        "operation_id": "make_batch",
+        "summary": f"Accept up to {intake.MAX_TASKS} tasks in one transaction: all of them or none",
+        "description": "The body may be `application/msgpack` as well, and so may the answer, by `Accept`.",
+        "parameters": [_KEY],
+        "request": _BatchCall,
+        "responses": _answers(
+            {201: _BatchAdded},
+            400,
+            404,
+            409,
+            413,
+            415,
+            429,
+            s400="a task is wrong; `field` says which",
+            s404=_NO_FUNCTION,
+        ),
+    },
+)
+_describe(
+    batches.BatchDetail,
+    _BATCHES,
+    get={
+        "operation_id": "get_batch",
+        "summary": "A batch, and how far its tasks have come",
+        "parameters": [_BATCH],
+        "responses": _answers({200: _BatchDetail}, 404),
+    },
+)
+_describe(
+    batches.BatchTasks,
+    _BATCHES,
+    get={
+        "operation_id": "list_batch_tasks",
+        "summary": "The ids of its tasks, in their order",
+        "parameters": [
+            _BATCH,
+            OpenApiParameter("first", {"type": "integer", "minimum": 0, "default": 0}),
+            _limit(intake.MAX_TASKS),
+        ],
+        "responses": _answers({200: _BatchTasks}, 400, 404, s400="a parameter cannot be read"),
+    },
+    post={
+        "operation_id": "extend_batch",
+        "summary": "More tasks for a batch of one's own: all of them or none",
+        "parameters": [OpenApiParameter("batch", OpenApiTypes.UUID, OpenApiParameter.PATH), _KEY],
+        "request": _BatchCall,
+        "responses": _answers(
+            {201: _BatchAdded},
+            400,
+            404,
+            409,
+            413,
+            415,
+            429,
+            s400="a task is wrong; `field` says which",
+            s404=_NO_FUNCTION,
+        ),
+    },
+)
+_describe(
+    batches.BatchResults,
+    _BATCHES,
+    get={
+        "operation_id": "batch_results",
+        "summary": "What has ended behind a cursor",
+        "parameters": [
+            _BATCH,
+            OpenApiParameter("after", str, description="`cursor` of the answer before; without it from the start"),
+            _limit(PAGE_RESULTS),
+            _wait("seconds to wait, at most 60, while nothing has ended and something will"),
+        ],
+        "responses": _answers({200: _BatchResults}, 400, 404, 429, s400="a parameter cannot be read"),
+    },
+)
+_describe(
+    batches.BatchCancel,
+    _BATCHES,
+    post={
+        "operation_id": "cancel_batch",
+        "summary": "Call off its tasks, or some of them",
+        "parameters": [_BATCH],
+        "request": _BatchOff,
+        "responses": _answers({200: _BatchCancelled}, 400, 404, 429, s400="the body is no JSON, or names other tasks"),
     },
 )

@@ -20,6 +20,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.errors import InvalidRequest
 from api.models import Task
+from api.moves import Submission
 
 #: Ten years.
 _MAX_S: Final = 315_360_000
@@ -101,6 +102,19 @@ def columns(of_function: str | None, of_task: bytes | None) -> Columns:
         InvalidRequest: `of_task` is no policy, or the two contradict each other.
     """
     return _columns(of_function, b"" if of_task is None else canonical(of_task))
+
+
+def applied(submission: Submission, columns: Columns) -> Submission:
+    """The same task, which follows that."""
+    return msgspec.structs.replace(
+        submission,
+        deadline_s=columns.deadline_s,
+        max_attempts=columns.max_attempts,
+        at_most_once=columns.at_most_once,
+        priority=columns.priority,
+        expires_at=None if columns.expires_s is None else submission.created + columns.expires_s,
+        policy=columns.text,
+    )
 
 
 @lru_cache(maxsize=1024)  # of texts that are short, whatever a client has written

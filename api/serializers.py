@@ -8,6 +8,9 @@ from rest_framework import serializers
 
 from everythingfaas.pythons import parse_minor
 
+#: The longest text of a module.
+MAX_SOURCE_CHARS = 1 << 20
+
 
 class TextField(serializers.CharField):
     """Text as it was sent. Unlike its base, it takes no number for text, and cuts nothing off."""
@@ -44,3 +47,25 @@ class RegisterSerializer(serializers.Serializer[Any]):
             except ValueError as exc:
                 raise serializers.ValidationError(str(exc)) from None
         return value
+
+
+class NewFunctionSerializer(RegisterSerializer):
+    """`POST /api/v1/functions`: a payload; or the text of a module, and the name in it."""
+
+    payload = TextField(required=False)
+    source = TextField(required=False, max_length=MAX_SOURCE_CHARS)  # type: ignore[assignment]  # fields are no attributes
+    entrypoint = TextField(required=False)
+    #: If the very same is registered already, that is it.
+    reuse = serializers.BooleanField(default=False)
+
+    def validate_entrypoint(self, value: str) -> str:
+        if not value.isidentifier():
+            raise serializers.ValidationError("entrypoint must be the name of a function in the source")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("payload" in attrs) == ("source" in attrs):
+            raise serializers.ValidationError({"payload": "send either a payload, or source and entrypoint"})
+        if "source" in attrs and "entrypoint" not in attrs:
+            raise serializers.ValidationError({"entrypoint": "say what the function is called in the source"})
+        return attrs

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
 from django.conf import settings
 from django.core.exceptions import RequestAborted
 
@@ -25,6 +24,7 @@ from api.access.audit import Audit
 from api.access.caller import KEY, Caller, everybody, local_owner
 from api.access.gate import Gate
 from api.access.quotas import Ledger
+from api.batches.service import Batches
 from api.canceller import Canceller
 from api.errors import Conflict, NotFound, Unauthorized
 from api.live.hub import Hub
@@ -70,7 +70,8 @@ class Services:
         self.live = Hub(loop, self.link, self.subscription, (BELL, DONE, NEWS))
         name = f"{socket.gethostname()}:{faas.port}"
         self.writer = Writer(loop, Tally(f"web:{name}"[:64]), self._committed)
-        self.canceller = Canceller(loop, Tally(f"cancel:{name}"[:64]), self._cancelled)
+        self.canceller = Canceller(loop, Tally(f"cancel:{name}"[:64]), self.cancelled)
+        self.batches = Batches(self, name)
         self._everybody: Caller | None = None
         self._owners: OrderedDict[UUID, int] = OrderedDict()
         self.gate: Gate | None = None
@@ -84,6 +85,7 @@ class Services:
         await self.let_go()
         await self.writer.close()
         await self.canceller.close()
+        await self.batches.close()
         if self.gate is not None:
             await self.gate.close()
             await self._audit.close()
@@ -94,12 +96,14 @@ class Services:
     async def let_go(self) -> None:
         """Answers those who wait for what may take long, and closes the pages."""
         await self.waiters.close()
+        await self.batches.let_go()
         await self.live.close()
 
     def abandon(self) -> None:
         """Refuses what waits to be written or read: there is no time left."""
         self.writer.abandon()
         self.canceller.abandon()
+        self.batches.abandon()
         if self.gate is not None:
             self._audit.abandon()
         self.reader.abandon()
@@ -124,10 +128,10 @@ class Services:
         if self.gate is not None:
             self._audit.note(caller, scope, action, target)
 
-    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str) -> None:
+    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str, number: int = 1) -> None:
         """The same for what is done too often for a row each."""
         if self.gate is not None:
-            self._audit.count(caller, scope, action)
+            self._audit.count(caller, scope, action, number)
 
     async def execute(
         self,
@@ -149,6 +153,17 @@ class Services:
         function = await self.function(caller, function_id)
         raw = decode(payload)
         check_arguments(raw)
+        return await self.call(caller, function, raw, idempotency_key, of_task)
+
+    async def call(
+        self,
+        caller: Caller,
+        function: FunctionView,
+        raw: bytes,
+        idempotency_key: str | None,
+        of_task: bytes | None,
+    ) -> UUID:
+        """The same with a payload that is checked, and a function that the caller sees."""
         body_hash = None
         if idempotency_key is not None:
             said = b"" if of_task is None else policy.canonical(of_task)
@@ -164,7 +179,7 @@ class Services:
             body_hash=body_hash,
         )
         if function.policy is not None or of_task is not None:
-            submission = _with_policy(submission, policy.columns(function.policy, of_task))
+            submission = policy.applied(submission, policy.columns(function.policy, of_task))
         return await self.submit(caller, submission)
 
     async def submit(self, caller: Caller, submission: Submission) -> UUID:
@@ -175,14 +190,18 @@ class Services:
             TooMany: the caller has as much as they may.
             StoreUnavailable: it is not accepted.
         """
-        if self.gate is not None:
-            await self._ledger.check(caller, len(submission.payload))
+        await self.check_quota(caller, len(submission.payload))
         accepted = await self.writer.submit(submission)
         if accepted.conflict:
             raise Conflict("this Idempotency-Key came before, with another body", field="Idempotency-Key")
         if self.gate is not None:
             self._remember(accepted.id, submission.owner)
         return accepted.id
+
+    async def check_quota(self, caller: Caller, size: int, tasks: int = 1) -> None:
+        """Raises TooMany unless there is room for so many more tasks, of `size` bytes together."""
+        if self.gate is not None:
+            await self._ledger.check(caller, size, tasks)
 
     async def function(self, caller: Caller, function_id: str) -> FunctionView:
         """Raises NotFound unless there is one, and the caller sees it."""
@@ -260,22 +279,13 @@ class Services:
     def _committed(self, accepted: list[Accepted]) -> None:
         self.mirror.submitted([task.id for task in accepted])
 
-    def _cancelled(self, ended: list[Closed], running: bool) -> None:
+    def cancelled(self, ended: list[Closed], running: bool) -> None:
+        """A commit has ended these tasks, and may have marked others that run: for those who write."""
         words = [Entry(task.task, task.attempt, contract_state(task.state, begun=True)) for task in ended]
         self.mirror.cancelled(words, running=running)
-        self.waiters.told(b"".join(task.task.bytes for task in ended))  # those of this process need no Redis for it
-
-
-def _with_policy(submission: Submission, columns: policy.Columns) -> Submission:
-    return msgspec.structs.replace(
-        submission,
-        deadline_s=columns.deadline_s,
-        max_attempts=columns.max_attempts,
-        at_most_once=columns.at_most_once,
-        priority=columns.priority,
-        expires_at=None if columns.expires_s is None else submission.created + columns.expires_s,
-        policy=columns.text,
-    )
+        told = b"".join(task.task.bytes for task in ended)  # those of this process need no Redis for it
+        self.waiters.told(told)
+        self.batches.feeds.told(told)
 
 
 def parse_id(text: str, noun: str) -> UUID:

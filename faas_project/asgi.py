@@ -2,7 +2,8 @@
 
     server ──▶ Guard ──▶ Router ──▶ LeanHandler    views that derive from LeanView
                             ├─────▶ PoolHandler    everything else
-                            └─────▶ LiveConsumer   the one WebSocket
+                            ├─────▶ LiveConsumer   the WebSocket of pages
+                            └─────▶ FollowConsumer that of clients, with the results of batches
 
 With FAAS_TLS=yes `faas_project.proxy` stands before the guard.
 
@@ -22,6 +23,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "faas_project.settings")
 django.setup()
 
 # What follows reads the settings, and the apps, as it is imported.
+from api.batches.consumer import FollowConsumer  # noqa: E402
 from api.consumers import LiveConsumer  # noqa: E402
 from api.lean import LeanView, Receive, Scope, Send  # noqa: E402
 from api.services import services, stop_services  # noqa: E402
@@ -30,8 +32,9 @@ from faas_project.guard import App, Guard  # noqa: E402
 from faas_project.handlers import LeanHandler, PoolHandler  # noqa: E402
 from faas_project.proxy import BehindProxy  # noqa: E402
 
-#: Where the pages' WebSocket is.
+#: Where the WebSockets are: that of pages, and that of results.
 LIVE = "/live"
+FOLLOW = "/api/v1/follow"
 
 
 class Router:
@@ -40,7 +43,7 @@ class Router:
     def __init__(self, lean: LeanHandler, pool: PoolHandler, *, urlconf: str | None = None) -> None:
         self._lean = lean
         self._pool = pool
-        self._live: App = LiveConsumer.as_asgi()
+        self._sockets: dict[str, App] = {LIVE: LiveConsumer.as_asgi(), FOLLOW: FollowConsumer.as_asgi()}
         self._resolver: URLResolver = get_resolver(urlconf)
         self._tokens = settings.FAAS.tokens
         self._fixed: dict[str, ResolverMatch] = {}
@@ -79,7 +82,7 @@ class Router:
         return self._lean
 
     def socket_for(self, scope: Scope) -> App:
-        return self._live if path_of(scope) == LIVE else refuse_websocket
+        return self._sockets.get(path_of(scope), refuse_websocket)
 
 
 def check_settings() -> None:
@@ -126,6 +129,7 @@ def guarded(app: App) -> App:
         own_hosts=faas.own_hosts,
         max_body_bytes=faas.max_body_bytes,
         forms=("/admin/", "/login/", "/logout/"),
+        packed=("/api/v1/batches",),
     )
     return BehindProxy(guard, faas.proxy_networks) if faas.tls else guard
 

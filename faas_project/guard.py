@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from django.http.request import split_domain_port, validate_host
 
-from api.errors import JSON, ApiError, Forbidden, InvalidRequest, NotJson, TooLarge, answer_to
+from api.errors import JSON, MSGPACK, ApiError, Forbidden, InvalidRequest, NotJson, TooLarge, answer_to
 from api.lean import Message, Receive, Scope, Send
 
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -40,15 +40,18 @@ class Guard:
         max_body_bytes: int,
         own_hosts: Iterable[str] = (),
         forms: tuple[str, ...] = (),
+        packed: tuple[str, ...] = (),
     ) -> None:
         """`hosts` are the names that were given to us, on any port; `own_hosts` this machine's beside those of
         loopback, of whose other ports others may have pages. Below the paths `forms`, which must have protection
-        of their own, bodies may be of any type."""
+        of their own, bodies may be of any type; below `packed` msgpack as well, which a page of somebody else's cannot
+        send without asking first either."""
         self._app = app
         self._named = [host.lower() for host in hosts]
         self._hosts = [*LOOPBACK, *(host.lower() for host in own_hosts), *self._named]
         self._max_body_bytes = max_body_bytes
         self._forms = forms
+        self._packed = packed
         self._known: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +131,8 @@ class Guard:
 
     def _check_type(self, scope: Scope, content_type: str) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if content_type.partition(";")[0].strip().lower() != JSON and not path.startswith(self._forms):
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind != JSON and not path.startswith(self._forms) and (kind != MSGPACK or not path.startswith(self._packed)):
             raise NotJson(f"send {JSON}")
 
 

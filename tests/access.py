@@ -27,7 +27,7 @@ from tests.web import Web, web_process
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 #: By the name that a route has for it, an id of nothing. Whoever adds a kind of thing adds a line.
-NOTHING = {"task_id": NOBODY, "function_id": NOBODY, "token_id": "999999"}
+NOTHING = {"task_id": NOBODY, "function_id": NOBODY, "token_id": "999999", "batch": NOBODY}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 #: What nobody is asked for. Whoever adds a line here opens a door.
 PUBLIC = {
@@ -104,6 +104,12 @@ class Person:
         answer = self.post("/register_function", {"name": "function", "payload": serialize(function)})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["function_id"])
+
+    def batch(self, function: str) -> str:
+        """A batch of one task."""
+        answer = self.post("/api/v1/batches", {"function_id": function, "tasks": [{"args": [1]}]})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["batch_id"])
 
     def execute(self, function: str) -> requests.Response:
         return self.post("/execute_function", {"function_id": function, "payload": serialize(((1,), {}))})

@@ -15,6 +15,8 @@ from everythingfaas.pythons import Minor
 #: What the library and a worker run on. (`tests.data.functions` wants cloudpickle as well.)
 WORKERS: list[Minor] = [(3, minor) for minor in range(10, 14)]
 NEEDED = ["cloudpickle", "dill", "msgspec", "psutil", "pyzmq"]
+#: What a client needs beside that, and whatever these need.
+CLIENT = ["httpx", "rich", "typer", "typing-extensions", "websockets"]
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,24 +28,26 @@ def interpreter(python: Minor) -> str | None:
     return next((path for path in candidates if path and "shims" not in path), None)
 
 
-def environment(python: Minor, folder: Path) -> str:
-    """An interpreter of this version with what a worker needs. Made in `folder` the first time, and kept there.
+def environment(python: Minor, folder: Path, *, client: bool = False) -> str:
+    """An interpreter of this version with what a worker needs; or a client as well. Made in `folder`, and kept there.
 
     Skips the test where there is none, or no package index; fails it where CI=true says that there must be.
     """
     found = sys.executable if python == sys.version_info[:2] else interpreter(python)
     if found is None:
         _without(f"there is no Python {'{}.{}'.format(*python)} here")
-    venv = folder / "{}.{}".format(*python)
+    needed = NEEDED + CLIENT * client
+    venv = folder / ("{}.{}".format(*python) + "-client" * client)
     program = venv / "bin" / "python"
     complete = venv / "complete"
-    if not complete.exists() or complete.read_text().split() != NEEDED:
+    if not complete.exists() or complete.read_text().split() != needed:
         subprocess.run([found, "-m", "venv", "--clear", "--without-pip", venv], check=True)
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", program, "install", "--no-deps"]
-        done = subprocess.run([*pip, "--quiet", *NEEDED], capture_output=True, text=True, timeout=100, check=False)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", program, "install"]
+        pip += [] if client else ["--no-deps"]
+        done = subprocess.run([*pip, "--quiet", *needed], capture_output=True, text=True, timeout=100, check=False)
         if done.returncode:
             _without(f"packages cannot be installed: {done.stderr[-300:]}")
-        complete.write_text(" ".join(NEEDED))
+        complete.write_text(" ".join(needed))
     return str(program)
 
 

@@ -64,8 +64,8 @@ class Audit(Group[_Batch, None]):
         if action:
             self.note(caller, scope, action, target)
 
-    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str) -> None:
-        """Somebody has done what is done too often for a row each."""
+    def count(self, caller: Caller, scope: MutableMapping[str, Any], action: str, number: int = 1) -> None:
+        """Somebody has done what is done too often for a row each, so many times."""
         recorded(scope)
         if caller.credential:
             address = address_of(scope)
@@ -74,7 +74,7 @@ class Audit(Group[_Batch, None]):
             if count is None:
                 count = self._counts[key] = _Count(Entry(caller.name, caller.by, address, action))
                 self._later()
-            count.number += 1
+            count.number += number
 
     def used(self, caller: Caller) -> None:
         """A token has let somebody in."""

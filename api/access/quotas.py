@@ -63,14 +63,16 @@ class Ledger:
         self._queued: dict[int, _Known] = {}
         self._stored: dict[int, _Known] = {}
 
-    async def check(self, caller: Caller, size: int) -> None:
-        """Room for one more task of `size` bytes. Raises TooMany."""
+    async def check(self, caller: Caller, size: int, tasks: int = 1) -> None:
+        """Room for so many more tasks, of `size` bytes together. Raises TooMany."""
         limits = caller.limits
         if limits.queued is not None:
             known = await self._known(self._queued, caller.user, _queued, QUEUED_KEPT_S)
-            if known.value >= limits.queued:
-                raise TooMany(f"{caller.name} has {limits.queued} tasks that wait, the most there may be")
-            known.value += 1
+            if known.value + tasks > limits.queued:
+                room = max(0, limits.queued - known.value)
+                more = f"; there is room for {room} more" if tasks > 1 else ""
+                raise TooMany(f"{caller.name} may have {limits.queued} tasks that wait{more}")
+            known.value += tasks
         if limits.stored_bytes is not None:
             known = await self._known(self._stored, caller.user, stored, STORED_KEPT_S)
             check_stored(caller, known.value + size)

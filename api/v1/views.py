@@ -18,10 +18,12 @@ from api.access import tokens
 from api.access.caller import READ, WORKER, Caller, Sees, caller_of, sees_of
 from api.access.records import done
 from api.errors import InvalidRequest, NotEnded
+from api.functions import Registered, register, register_once, register_source
 from api.lean import LeanRequest, LeanView, answer
 from api.models import Function, Payload, new_id
 from api.moves import Submission
 from api.requests import idempotency_key, wait_s
+from api.serializers import NewFunctionSerializer
 from api.services import forget_function, parse_id, services
 from api.v1 import parameters, queries
 from api.v1.serializers import (
@@ -92,12 +94,26 @@ class TaskRetry(LeanView):
 
 
 class FunctionList(APIView):
-    """`GET /api/v1/functions`: functions, the newest first."""
+    """`GET /api/v1/functions`: functions, the newest first. `POST`: stores one, as a pickle or as a module's text."""
 
     def get(self, request: Request) -> Response:
         query = request.query_params
         functions, following = queries.functions(_sees(request), query.get("name"), parameters.page(query))
         return Response(FunctionPageSerializer({"functions": functions, "next": following}).data)
+
+    def post(self, request: Request) -> Response:
+        serializer = NewFunctionSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        said = serializer.validated_data
+        caller = caller_of(request._request)  # noqa: SLF001  # where the scope is
+        name, of_function, reuse = said["name"], said["policy"], said["reuse"]
+        if "source" in said:
+            stored = register_source(caller, name, said["source"], said["entrypoint"], of_function, reuse=reuse)
+        elif reuse:
+            stored = register_once(caller, name, said["payload"], of_function, said.get("python"))
+        else:
+            stored = Registered(register(caller, name, said["payload"], of_function, said.get("python")), is_new=True)
+        return Response({"function_id": str(stored.function)}, status=201 if stored.is_new else 200)
 
 
 class FunctionDetail(APIView):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import traceback
 import types
 from collections.abc import Callable
@@ -161,6 +162,25 @@ def _open(raw: bytes, whose: str) -> Any:
         raise pickle.UnpicklingError(
             f"the {whose}'s payload cannot be loaded: {described.type_name}: {described.message}"
         ) from exc
+
+
+_import = dill._dill._import_module  # noqa: SLF001  # dill has no setting for it
+
+
+def _import_loaded(name: str, safe: bool = False) -> Any:
+    """Where dill would import a module only to see whether something is its own: only if it is loaded already.
+
+    What came by value is of a module that is not here, or one of that name which is another one, and may do anything
+    when it is imported. And what came from a module has that module loaded.
+    """
+    if safe and name not in sys.modules:
+        module, _, attribute = name.rpartition(".")
+        if not hasattr(sys.modules.get(module), attribute):
+            return None
+    return _import(name, safe)
+
+
+dill._dill._import_module = _import_loaded  # noqa: SLF001
 
 
 def _dump(value: Any) -> bytes:

@@ -19,6 +19,7 @@ from tests.asgi import Call, run, until
 from tests.web import on_sqlite
 
 LEAN = {"ExecuteFunction", "TaskStatus", "TaskResult", "Health", "Ready", "TaskCancel", "TaskRetry"}
+LEAN |= {"BatchList", "BatchDetail", "BatchTasks", "BatchResults", "BatchCancel", "Invoke", "Result"}
 
 
 def patterns(resolver: URLResolver, prefix: str = ""):

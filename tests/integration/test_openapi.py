@@ -119,13 +119,33 @@ def test_every_answer_is_as_described(live: Appliance, schema: dict[str, Any]) -
         time.sleep(0.1)
     for path in ("/", "/healthz", "/readyz"):
         call("GET", path)
+    source = {"name": "s", "source": "def f(x):\n    return [x]", "entrypoint": "f", "reuse": True}
+    assert call("POST", "/api/v1/functions", body=source) == call("POST", "/api/v1/functions", body=source)
+    invoke = "/api/v1/functions/{function_id}/invoke"
+    assert call("POST", invoke, function_id="s", query="?wait=10", body={"args": [1]})["result"] == [1]
+    later = call("POST", invoke, function_id=function, body={"args": [0.5]})["task_id"]
+    call("GET", "/api/v1/tasks/{task_id}/result", task_id=later)
+    assert call("GET", "/api/v1/tasks/{task_id}/result", task_id=later, query="?wait=10")["result"] is None
+    assert call("GET", "/api/v1/tasks/{task_id}/result", task_id=raises)["error"]["type"] == "TypeError"
+    tasks = [{"args": ["x"]}, {"args": [30], "policy": {"priority": -1}}]
+    batch = call("POST", "/api/v1/batches", body={"function_id": function, "tasks": tasks, "name": "b"})["batch_id"]
+    more = {"function_id": function, "tasks": tasks[1:]}
+    call("POST", "/api/v1/batches/{batch}/tasks", batch=batch, body=more)
+    assert call("GET", "/api/v1/batches/{batch}/results", batch="b", query="?wait=10")["results"][0]["error"]
+    call("GET", "/api/v1/batches")
+    call("GET", "/api/v1/batches/{batch}", batch=batch)
+    call("GET", "/api/v1/batches/{batch}/tasks", batch=batch)
+    call("POST", "/api/v1/batches/{batch}/cancel", batch=batch)
 
     # And as they are refused.
-    nobody: dict[str, Any] = {"task_id": "0" * 32, "function_id": "0" * 32}
+    nobody: dict[str, Any] = {"task_id": "0" * 32, "function_id": "0" * 32, "batch": "0" * 32}
     for path, methods in schema["paths"].items():
         for method, said in methods.items():
             if "404" in said["responses"] and path != "/execute_function" and not _of_tokens(path):
-                call(method.upper(), path, body={"policy": {}} if method == "patch" else None, **nobody)
+                bodies: dict[str, Any] = {"patch": {"policy": {}}}
+                if path.startswith("/api/v1/batches"):
+                    bodies["post"] = {"tasks": [], "function_id": "0" * 32}
+                call(method.upper(), path, body=bodies.get(method), **nobody)
     call("POST", "/execute_function", body={**execute, "function_id": "0" * 32})
     call("POST", "/execute_function", body={**execute, "policy": {"retries": -1}})
     call("POST", "/register_function", body={"name": "f"})

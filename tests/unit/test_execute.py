@@ -331,3 +331,16 @@ def test_an_answer_survives_the_way():
 def test_an_answer_that_does_not_add_up_is_refused(frame):
     with pytest.raises(ProtocolError):
         parse_answer(frame)
+
+
+def test_results_import_nothing(tmp_path, monkeypatch):
+    """What came by value goes by value, even where there is another module of that name, which may do anything."""
+    (tmp_path / "somewhere.py").write_text("raise RuntimeError('this was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make() -> object:
+        return type("Thing", (), {"__module__": "somewhere", "x": 3})()
+
+    ended = call(make)
+    assert ended.error is None
+    assert dill.loads(ended.result).x == 3

@@ -10,7 +10,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies: ClassVar = [
-        ("api", "0004_access"),
+        ("api", "0005_batches"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
