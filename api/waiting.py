@@ -22,11 +22,13 @@ def why_waiting(task: Task, pythons: frozenset[Minor] | None = None) -> str | No
     """
     if task.state != State.QUEUED.value:
         return None
-    if pythons is None:
-        pythons = pythons_now()
+    return why_queued(task.queue.requirements, pythons_now() if pythons is None else pythons)
+
+
+def why_queued(requirements: str, pythons: frozenset[Minor]) -> str | None:
+    """The same of a queued task with these requirements."""
     if not pythons:
         return "no worker is connected"
-    requirements = task.queue.requirements
     if any(matches(requirements, python) for python in pythons):
         return None
     return f"{mismatch(requirements, pythons)}; it fails when it has waited for {settings.FAAS.unmatched_s:g} s"

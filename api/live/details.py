@@ -10,11 +10,13 @@ from uuid import UUID
 from django.db.backends.utils import CursorWrapper
 from msgspec import Struct
 
+from api import moves
 from api.access.caller import Sees
 from api.dialect import dialect_of
 from api.live import rows
 from api.live.rows import COLUMNS, Names, TaskRow
-from everythingfaas.status import Outcome
+from api.waiting import connected_pythons, why_queued
+from everythingfaas.status import Outcome, State
 
 #: Of so many attempts, the newest, a page tells.
 ATTEMPTS = 50
@@ -22,6 +24,7 @@ ATTEMPTS = 50
 
 class Details(Struct, frozen=True):
     row: TaskRow
+    waits_for: str | None  #: why it is queued and does not run, if it does not just wait for its turn
     error: str | None
     deaths: int
     failures: int
@@ -55,7 +58,7 @@ class AttemptRow(Struct, frozen=True):
 def read(cursor: CursorWrapper, names: Names, task: UUID, sees: Sees) -> Details | None:
     cursor.execute(
         f"SELECT {COLUMNS}, deaths, failures, max_attempts, deadline_s, priority, run_after, expires_at, retry_of,"
-        " payload_size, result_size FROM api_task WHERE id = %s",
+        " payload_size, result_size, queue_id FROM api_task WHERE id = %s",
         [task],
     )
     found = cursor.fetchone()
@@ -63,9 +66,12 @@ def read(cursor: CursorWrapper, names: Names, task: UUID, sees: Sees) -> Details
     if found is None or not (sees is None or found[narrow - 1] in sees):
         return None
     (row,) = rows.tasks(cursor, names, [found[:narrow]])
-    deaths, failures, most, deadline_s, priority, run_after, expires_at, retry_of, payload, result = found[narrow:]
+    (
+        deaths, failures, most, deadline_s, priority, run_after, expires_at, retry_of, payload, result, queue
+    ) = found[narrow:]  # fmt: skip
     return Details(
         row=row,
+        waits_for=_waits_for(cursor, queue) if State(found[2]) is State.QUEUED else None,
         error=found[10],
         deaths=deaths,
         failures=failures,
@@ -79,6 +85,11 @@ def read(cursor: CursorWrapper, names: Names, task: UUID, sees: Sees) -> Details
         payload_size=payload,
         result_size=result,
     )
+
+
+def _waits_for(cursor: CursorWrapper, queue: int) -> str | None:
+    cursor.execute("SELECT requirements FROM api_queue WHERE id = %s", [queue])
+    return why_queued(cursor.fetchone()[0], connected_pythons(moves.snapshots(cursor)))
 
 
 def attempts(cursor: CursorWrapper, task: UUID) -> list[AttemptRow]:

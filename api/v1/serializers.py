@@ -15,6 +15,7 @@ from rest_framework import serializers
 from api import policy
 from api.models import Attempt, Function, Task
 from api.v1 import queries
+from api.waiting import why_waiting
 from everythingfaas.status import Outcome, State
 
 
@@ -184,8 +185,14 @@ class TaskSerializer(serializers.Serializer[Task]):
 class TaskDetailSerializer(TaskSerializer):
     """A task, with all that is known of it but its arguments and its result."""
 
+    waits_for = serializers.SerializerMethodField(
+        help_text="why it is queued and does not run, in words; null: it waits for its turn alone, or not at all"
+    )
     retried_by = serializers.SerializerMethodField(help_text="the tasks that repeat this one")
     attempts = AttemptSerializer(many=True)
+
+    def get_waits_for(self, task: Task) -> str | None:
+        return why_waiting(task)
 
     def get_retried_by(self, task: Task) -> list[UUID]:
         return queries.repeats(task)

@@ -14,6 +14,8 @@ from django.db import connection
 
 from api import functions, moves
 from api.access.caller import everybody, local_owner
+from api.live import details
+from api.live.rows import Names
 from api.models import ANY_QUEUE, Function, Queue, Task
 from api.waiting import why_waiting
 from everythingfaas.pythons import matches
@@ -104,6 +106,10 @@ def test_why_a_task_waits(workshop: Workshop) -> None:
             assert moves.renew_lease(cursor, workshop.dispatcher, 1, 10.0, snapshot)
         said = why_waiting(row)
         assert said is None if reason is None else said is not None and reason in said
+        with connection.cursor() as cursor:
+            shown = details.read(cursor, Names(), task, None)
+        assert shown is not None
+        assert shown.waits_for == said
         assert reason is None or f"fails when it has waited for {settings.FAAS.unmatched_s:g} s" in (said or "")
         assert why_waiting(Task.objects.get(id=other)) is None
     workshop.claim()

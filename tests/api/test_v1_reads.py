@@ -92,6 +92,7 @@ def test_a_task_with_all_that_is_known(workshop: Workshop, told: UUID) -> None:
         "worker": "w2",
         "error": "ValueError: wrong",
         "retry_of": None,
+        "waits_for": None,
         "retried_by": [],
         "payload_size": 9,
         "result_size": 4,

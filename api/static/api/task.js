@@ -76,6 +76,7 @@ function details(task) {
     ["priority", task.priority],
     ["deaths, failures", `${task.deaths}, ${task.failures}`],
   ];
+  if (task.waits_for) pairs.unshift(["waits for", task.waits_for]);
   if (task.expires_at) pairs.push(["expires", moment(task.expires_at)]);
   if (task.cancel_requested_at) pairs.push(["cancel asked for", moment(task.cancel_requested_at)]);
   if (task.retry_of) pairs.push(["repeats", el("a", { href: `/tasks/${task.retry_of}/`, class: "mono" }, task.retry_of)]);
