@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import NamedTuple
 
+from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.db.migrations.executor import MigrationExecutor
@@ -15,6 +17,8 @@ from everythingfaas.errors import StoreUnavailable
 
 #: A database that takes longer than this many seconds to say that it is there counts as gone.
 PATIENCE_S = 2.0
+#: Less than so many free bytes is little.
+LOW_BYTES = 256 * 1024**2
 
 
 class Readiness(NamedTuple):
@@ -38,7 +42,16 @@ async def readiness(reader: Reader, *, redis_is_up: bool) -> Readiness:
     except (StoreUnavailable, TimeoutError):
         checks = {"database": "unreachable"}
     ready = set(checks.values()) == {"ok"}
-    return Readiness(ready, {**checks, "redis": "ok" if redis_is_up else "down"})
+    return Readiness(ready, {**checks, "redis": "ok" if redis_is_up else "down", "disk": _disk()})
+
+
+def _disk() -> str:
+    """Room in the data folder, where SQLite and the logs are: said before it is full, and every task is refused."""
+    try:
+        free = shutil.disk_usage(settings.FAAS.data_dir).free
+    except OSError:
+        return "ok"  # nothing is kept here
+    return "ok" if free >= LOW_BYTES else f"{free // 1024**2} MB are free"
 
 
 def _look(cursor: CursorWrapper) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The command `faas`.
 
-The library has no verbs of its own yet; what is installed beside it brings them in by the entry-point group
-``everythingfaas.commands``: functions that take the application and add a command. So the same `faas` starts a
-server where the server is installed, and stays small where only the library is.
+The verbs of clients are in `everythingfaas.commands`. What is installed beside the library brings in its own by the
+entry-point group ``everythingfaas.commands``: functions that take the application and add a command. So the same `faas`
+starts a server where the server is installed, and stays small where only the library is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ try:
 except ModuleNotFoundError:
     sys.exit("faas: the command line needs one more package: pip install typer")
 
+from everythingfaas import commands
+from everythingfaas.commands import common
+
 HELP = "EverythingFaaS: send a Python function to a machine of yours, run it there, fetch its result."
 COMMANDS_GROUP = "everythingfaas.commands"
 
@@ -27,11 +30,11 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="faas",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
     app.callback(help=HELP)(_options)
+    commands.register(app)
     for entry_point in entry_points(group=COMMANDS_GROUP):
         entry_point.load()(app)
     return app
@@ -47,14 +50,19 @@ def _options(
     version: bool = typer.Option(
         False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
     ),
+    url: str | None = typer.Option(None, "--url", help="The service [FAAS_URL, or what `faas config` has set]."),
 ) -> None:
     """What stands before the command; its text for the user is the application's."""
+    common.url = url
 
 
 def main() -> None:
-    """Run the command line; what we raise on purpose is one line on standard error and status 1."""
+    """Run the command line; what we raise on purpose is one line on standard error, and a status of `common.Status`."""
     try:
         build_app()(prog_name="faas")
     except FaasError as error:
-        sys.stderr.write(f"faas: {error}\n")
-        sys.exit(1)
+        common.complain(common.message_of(error))
+        sys.exit(common.status_of(error))
+    except TimeoutError as error:
+        common.complain(str(error))
+        sys.exit(common.Status.NOT_IN_TIME)

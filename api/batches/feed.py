@@ -198,7 +198,7 @@ class Feeds:
     async def join(self, batch: UUID) -> Feed:
         """The feed of `batch`, for one more reader; `leave` it. Raises StoreUnavailable."""
         feed = self._feeds.get(batch)
-        if feed is None:
+        if feed is None or batch in self._opening:
             opening = self._opening.get(batch)
             if opening is None:
                 opening = self._opening[batch] = self._loop.create_task(self._open(batch))
@@ -278,11 +278,10 @@ class Feeds:
             feed.wake()
 
     async def _open(self, batch: UUID) -> Feed:
-        feed = Feed(batch)
+        feed = self._feeds[batch] = Feed(batch)  # at once: it may grow meanwhile
         try:
             # Pending first, and looked at afterwards, so that no end falls between the two.
             await self._read_members(feed)
-            self._feeds[batch] = feed
             await self._read_states(feed)
             feed.opened()
         except BaseException:

@@ -75,8 +75,6 @@ class Batches:
             StoreUnavailable: nothing is accepted.
         """
         order = await self._off_loop(len(body), partial(intake.read, body, packed=packed))
-        if batch is not None:
-            await self._own(caller, batch)
         functions = await self._functions(caller, order)
         part = await self._off_loop(
             len(body),
@@ -195,11 +193,6 @@ class Batches:
             if left is not None:
                 left.cancel()
             self.feeds.leave(feed)
-
-    async def _own(self, caller: Caller, batch: UUID) -> None:
-        found = await self.find(caller, str(batch))
-        if found.owner != caller.user:
-            raise no_such(str(batch))
 
     async def _of(self, batch: BatchView, tasks: list[UUID]) -> list[UUID]:
         """Raises InvalidRequest unless all of them are tasks of the batch."""

@@ -90,10 +90,20 @@ def add(cursor: CursorWrapper, parts: Sequence[Part]) -> list[Added | None]:
 
 def _store(cursor: CursorWrapper, part: Part, ids: bytes) -> int | None:
     """The number of its first task. None: it is there already. Below 0: there is no batch for it."""
+    first = 0
+    if not part.is_first:
+        cursor.execute(
+            f"SELECT size FROM api_batch WHERE id = %s AND owner_id = %s {dialect_of(cursor).for_update}",
+            [part.batch, part.owner],
+        )
+        row = cursor.fetchone()
+        if row is None:
+            return -1
+        first = int(row[0])
     cursor.execute(
         "INSERT INTO api_batchpart (id, batch_id, first, tasks, owner_id, idempotency_key, body_hash)"
-        " VALUES (%s, %s, 0, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id",
-        [part.id, part.batch, ids, part.owner, part.idempotency_key, part.body_hash],
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id",
+        [part.id, part.batch, first, ids, part.owner, part.idempotency_key, part.body_hash],
     )
     if cursor.fetchone() is None:
         return None
@@ -102,17 +112,8 @@ def _store(cursor: CursorWrapper, part: Part, ids: bytes) -> int | None:
             "INSERT INTO api_batch (id, owner_id, name, created, size) VALUES (%s, %s, %s, %s, %s)",
             [part.batch, part.owner, part.name, part.created, len(part.tasks)],
         )
-        return 0
-    cursor.execute(
-        "UPDATE api_batch SET size = size + %s WHERE id = %s AND owner_id = %s RETURNING size",
-        [len(part.tasks), part.batch, part.owner],
-    )
-    row = cursor.fetchone()
-    if row is None:
-        cursor.execute("DELETE FROM api_batchpart WHERE id = %s", [part.id])
-        return -1
-    first = int(row[0]) - len(part.tasks)
-    cursor.execute("UPDATE api_batchpart SET first = %s WHERE id = %s", [first, part.id])
+    else:
+        cursor.execute("UPDATE api_batch SET size = %s WHERE id = %s", [first + len(part.tasks), part.batch])
     return first
 
 

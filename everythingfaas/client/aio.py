@@ -8,7 +8,7 @@ from uuid import UUID
 
 from everythingfaas.client import answers, flows, results
 from everythingfaas.client.config import endpoint
-from everythingfaas.client.flows import Verbs
+from everythingfaas.client.flows import PATIENCE_S, Verbs
 from everythingfaas.client.http import AsyncLink
 
 Function = Callable[..., Any] | str | UUID
@@ -18,9 +18,9 @@ Id = str | UUID
 class AsyncClient:
     """A service, for one event loop. Its methods are those of `Client`, and are described there."""
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+    def __init__(self, url: str | None = None, token: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self._link = AsyncLink(endpoint(url, token))
-        self._verbs = Verbs()
+        self._verbs = Verbs(patience_s)
 
     @property
     def url(self) -> str:

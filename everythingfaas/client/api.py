@@ -12,7 +12,7 @@ from everythingfaas.client import answers
 from everythingfaas.client.batch import Batch
 from everythingfaas.client.config import endpoint
 from everythingfaas.client.executor import Executor
-from everythingfaas.client.flows import Verbs
+from everythingfaas.client.flows import PATIENCE_S, Verbs
 from everythingfaas.client.http import Connection, Link
 
 #: What may be called: a function; or the id or name of one that is registered.
@@ -26,13 +26,14 @@ class Client:
     Args:
         url: of the service; else that of FAAS_URL, or of the configuration file.
         token: with which it lets in; else that of FAAS_TOKEN, or of the file.
+        patience_s: for so long a request is said again while nobody answers, or the service is not ready for it.
 
     Every method raises Unreachable if nobody answers, and Refused if the service does not do it.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+    def __init__(self, url: str | None = None, token: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self._link = Link(endpoint(url, token))
-        self._verbs = Verbs()
+        self._verbs = Verbs(patience_s)
         self._executors: dict[str, Executor] = {}
         self._lock = threading.Lock()
 

@@ -129,20 +129,6 @@ def read(reply: Reply, kind: type[T]) -> T:
         raise Refused(reply.status, "", f"this is not what the service answers (is it one?): {exc}") from exc
 
 
-def _get(path: str, kind: type[T], **query: object) -> Flow[T]:
-    said = {name: str(value) for name, value in query.items() if value is not None}
-    return read((yield from ask(Call("GET", path, said))), kind)
-
-
-def _post(path: str, kind: type[T], body: object = None, *, key: str | None = None, **query: object) -> Flow[T]:
-    headers = {} if key is None else {"Idempotency-Key": key}
-    said = {name: str(value) for name, value in query.items() if value is not None}
-    raw = None if body is None else msgspec.json.encode(body)
-    if raw is not None:
-        headers["Content-Type"] = JSON
-    return read((yield from ask(Call("POST", path, said, raw, headers, TIMEOUT_S + float(said.get("wait", 0))))), kind)
-
-
 def new_key() -> str:
     return uuid.uuid4().hex
 
@@ -150,9 +136,30 @@ def new_key() -> str:
 class Verbs:
     """What the service can do, as flows. Remembers which functions it has registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        """`patience_s`: for so long what may be said again is said again."""
+        self.patience_s = patience_s
         self._memory = Memory()
         self._registered: dict[str, str] = {}
+
+    def _get(self, path: str, kind: type[T], **query: object) -> Flow[T]:
+        said = {name: str(value) for name, value in query.items() if value is not None}
+        return read((yield from ask(Call("GET", path, said), self.patience_s)), kind)
+
+    def _get_waiting(self, path: str, kind: type[T], wait_s: float) -> Flow[T]:
+        call = Call("GET", path, {"wait": f"{wait_s:g}"}, timeout_s=TIMEOUT_S + wait_s)
+        return read((yield from ask(call, self.patience_s)), kind)
+
+    def _post(
+        self, path: str, kind: type[T], body: object = None, *, key: str | None = None, **query: object
+    ) -> Flow[T]:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        said = {name: str(value) for name, value in query.items() if value is not None}
+        raw = None if body is None else msgspec.json.encode(body)
+        if raw is not None:
+            headers["Content-Type"] = JSON
+        call = Call("POST", path, said, raw, headers, TIMEOUT_S + float(said.get("wait", 0)))
+        return read((yield from ask(call, self.patience_s)), kind)
 
     # --- functions
 
@@ -166,7 +173,7 @@ class Verbs:
     def prepared(self, function: Callable[..., Any], policy: dict[str, Any] | None = None) -> Prepared:
         return self._memory.prepared(function, policy)
 
-    def registered(self, made: Prepared, patience_s: float = PATIENCE_S) -> Flow[str]:
+    def registered(self, made: Prepared, patience_s: float | None = None) -> Flow[str]:
         """The id of a function that is ready to be sent."""
         key = made.digest + made.name
         known = self._registered.get(key)
@@ -175,7 +182,7 @@ class Verbs:
             body |= {} if made.python is None else {"python": made.python}
             body |= {} if made.policy is None else {"policy": made.policy}
             call = Call("POST", "/api/v1/functions", {}, msgspec.json.encode(body), {"Content-Type": JSON})
-            answer = read((yield from ask(call, patience_s)), answers.Registered)
+            answer = read((yield from ask(call, patience_s or self.patience_s)), answers.Registered)
             known = self._registered[key] = str(answer.function_id)
         return known
 
@@ -201,7 +208,7 @@ class Verbs:
         before: object = None
         while limit is None or len(found) < limit:
             size = 200 if limit is None else min(200, limit - len(found))
-            page = yield from _get("/api/v1/functions", answers.FunctionPage, name=name, before=before, limit=size)
+            page = yield from self._get("/api/v1/functions", answers.FunctionPage, name=name, before=before, limit=size)
             found += page.functions
             before = page.next
             if before is None:
@@ -221,7 +228,7 @@ class Verbs:
         body: dict[str, Any] = {"function_id": function_id, "payload": serialize.encode(dump_call(args, kwargs))}
         if policy:
             body["policy"] = policy
-        answer = yield from _post("/execute_function", answers.Executed, body, key=new_key())
+        answer = yield from self._post("/execute_function", answers.Executed, body, key=new_key())
         return str(answer.task_id)
 
     def submit_many(
@@ -248,20 +255,20 @@ class Verbs:
         return whole
 
     def add(
-        self, batch: uuid.UUID | None, body: dict[str, Any], key: str, patience_s: float = PATIENCE_S
+        self, batch: uuid.UUID | None, body: dict[str, Any], key: str, patience_s: float | None = None
     ) -> Flow[answers.Added]:
         """Sends one part of a batch, the first one if `batch` is None."""
         path = "/api/v1/batches" if batch is None else f"/api/v1/batches/{batch}/tasks"
         headers = {"Content-Type": MSGPACK, "Accept": MSGPACK, "Idempotency-Key": key}
         call = Call("POST", path, {}, msgspec.msgpack.encode(body), headers)
-        return read((yield from ask(call, patience_s)), answers.Added)
+        return read((yield from ask(call, patience_s or self.patience_s)), answers.Added)
 
     def status(self, task: str | uuid.UUID) -> Flow[str]:
         info = yield from self.task(task)
         return info.state
 
     def task(self, task: str | uuid.UUID) -> Flow[answers.TaskInfo]:
-        return (yield from _get(f"/api/v1/tasks/{task}", answers.TaskInfo))
+        return (yield from self._get(f"/api/v1/tasks/{task}", answers.TaskInfo))
 
     def tasks(
         self, states: tuple[str, ...] = (), function: str | None = None, limit: int = 50
@@ -270,7 +277,7 @@ class Verbs:
         found: list[answers.TaskInfo] = []
         before: object = None
         while len(found) < limit:
-            page = yield from _get(
+            page = yield from self._get(
                 "/api/v1/tasks",
                 answers.TaskPage,
                 state=",".join(states) or None,
@@ -289,7 +296,7 @@ class Verbs:
         left = timeout_s
         while True:
             wait_s = POLL_S if left is None else min(left, POLL_S)
-            answer = yield from _get_waiting(f"/result/{task}", answers.ContractResult, wait_s)
+            answer = yield from self._get_waiting(f"/result/{task}", answers.ContractResult, wait_s)
             if answer.status == "COMPLETED":
                 return results.value_of(serialize.decode(answer.result), task)
             if answer.status == "FAILED":
@@ -301,7 +308,8 @@ class Verbs:
 
     def raw_result(self, task: str | uuid.UUID) -> Flow[bytes]:
         """The bytes that a task which has ended has ended with."""
-        reply = yield from ask(Call("GET", f"/api/v1/tasks/{task}/result", {}, None, {"Accept": BYTES}))
+        call = Call("GET", f"/api/v1/tasks/{task}/result", {}, None, {"Accept": BYTES})
+        reply = yield from ask(call, self.patience_s)
         return reply.body
 
     def _exception(self, task: str | uuid.UUID, raw: bytes) -> Flow[BaseException]:
@@ -313,26 +321,26 @@ class Verbs:
         return results.exception_of(raw, error, task)
 
     def cancel(self, task: str | uuid.UUID, wait_s: float = 0) -> Flow[answers.TaskInfo]:
-        return (yield from _post(f"/api/v1/tasks/{task}/cancel", answers.TaskInfo, wait=wait_s or None))
+        return (yield from self._post(f"/api/v1/tasks/{task}/cancel", answers.TaskInfo, wait=wait_s or None))
 
     def retry(self, task: str | uuid.UUID) -> Flow[str]:
-        info = yield from _post(f"/api/v1/tasks/{task}/retry", answers.TaskInfo, key=new_key())
+        info = yield from self._post(f"/api/v1/tasks/{task}/retry", answers.TaskInfo, key=new_key())
         return str(info.id)
 
     # --- batches
 
     def batch(self, name_or_id: str | uuid.UUID) -> Flow[answers.BatchInfo]:
-        return (yield from _get(f"/api/v1/batches/{_quoted(name_or_id)}", answers.BatchInfo))
+        return (yield from self._get(f"/api/v1/batches/{_quoted(name_or_id)}", answers.BatchInfo))
 
     def batches(self, name: str | None = None, limit: int = 50) -> Flow[list[answers.BatchInfo]]:
-        page = yield from _get("/api/v1/batches", answers.Batches, name=name, limit=limit)
+        page = yield from self._get("/api/v1/batches", answers.Batches, name=name, limit=limit)
         return page.batches
 
     def batch_tasks(self, batch: uuid.UUID) -> Flow[list[uuid.UUID]]:
         """The ids of its tasks, in their order."""
         found: list[uuid.UUID] = []
         while True:
-            page = yield from _get(f"/api/v1/batches/{batch}/tasks", answers.BatchTasks, first=len(found))
+            page = yield from self._get(f"/api/v1/batches/{batch}/tasks", answers.BatchTasks, first=len(found))
             found += page.task_ids
             if not page.task_ids or len(found) >= page.size:
                 return found
@@ -349,12 +357,12 @@ class Verbs:
         body: dict[str, Any] = {"running": running}
         if tasks is not None:
             body["tasks"] = tasks
-        return (yield from _post(f"/api/v1/batches/{_quoted(batch)}/cancel", answers.Cancelled, body))
+        return (yield from self._post(f"/api/v1/batches/{_quoted(batch)}/cancel", answers.Cancelled, body))
 
     # --- the service
 
     def workers(self) -> Flow[answers.Workers]:
-        return (yield from _get("/api/v1/workers", answers.Workers))
+        return (yield from self._get("/api/v1/workers", answers.Workers))
 
     def readiness(self) -> Flow[answers.Readiness]:
         """Whether tasks are accepted and worked on. 503 is an answer here as well."""
@@ -369,13 +377,8 @@ class Verbs:
     def json(self, method: str, path: str, body: object = None, **query: str) -> Flow[Any]:
         """Any other call, with its answer as it is."""
         if method == "GET":
-            return (yield from _get(path, Any, **query))
-        return (yield from _post(path, Any, body, **query))
-
-
-def _get_waiting(path: str, kind: type[T], wait_s: float) -> Flow[T]:
-    call = Call("GET", path, {"wait": f"{wait_s:g}"}, timeout_s=TIMEOUT_S + wait_s)
-    return read((yield from ask(call)), kind)
+            return (yield from self._get(path, Any, **query))
+        return (yield from self._post(path, Any, body, **query))
 
 
 #: One request of a batch has at most so many tasks and, of several tasks, so many bytes.

@@ -32,8 +32,8 @@ FOLLOW = "/api/v1/follow"
 MAX_MESSAGE_BYTES = 1 << 31
 #: After a connection was lost: seconds until the next try, doubled up to the second.
 RETRY_S, MAX_RETRY_S = 0.05, 5.0
-#: A connection on which nothing was said for so long is tried.
-SILENCE_S = 30.0
+#: After so many seconds without a page the batch is followed anew, on a new connection; the first comes at once.
+FIRST_S, SILENCE_S = 10.0, 60.0
 
 _cancelling = threading.RLock()
 _pack = msgspec.msgpack.Encoder().encode
@@ -156,6 +156,10 @@ class Inbox:
                     self._give_up(exc)
                     return
                 log.info("results are not sent now: %s", exc)
+            except Exception as exc:  # or everybody would wait for ever
+                log.exception("results cannot be read")
+                self._give_up(exc)
+                return
             if time.monotonic() - began > SILENCE_S:
                 pause_s = RETRY_S
             self._closed.wait(pause_s)
@@ -181,9 +185,12 @@ class Inbox:
             if self._closed.is_set():
                 return
             socket.send(_pack({"follow": str(self.batch), "after": self._cursor}))
+            patience_s = FIRST_S
             try:
                 while not self._closed.is_set():
-                    pushed = _read(socket.recv())  # type: ignore[arg-type]  # binary, as we have asked for it
+                    # Silence means that nothing ends, or that nobody is there any more: following once more tells.
+                    pushed = _read(socket.recv(patience_s))  # type: ignore[arg-type]  # binary, as we have asked for it
+                    patience_s = SILENCE_S
                     if pushed.refused is not None:
                         raise Refused(pushed.status, "", pushed.refused)
                     self._take(pushed.results, pushed.cursor)
@@ -223,7 +230,7 @@ class Inbox:
                     raw = self._link.run(self._verbs.raw_result(one.task_id))
                     one = msgspec.structs.replace(one, result=raw)
                 future.settle(one)
-            except FaasError as exc:
+            except Exception as exc:  # noqa: BLE001  # whatever it is, it is this one's
                 future.fail(exc)
             del future, one
         if count:

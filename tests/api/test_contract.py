@@ -154,7 +154,10 @@ def test_healthz_and_readyz(web: Web, workshop: Workshop):
     until(lambda: web.get("/readyz").json()["checks"]["redis"] == "ok", what="the web process finds Redis")
     assert web.get("/healthz").json() == {"status": "ok"}
     ready = web.get("/readyz")
-    assert ready.json() == {"status": "ok", "checks": {"database": "ok", "dispatcher": "ok", "redis": "ok"}}
+    assert ready.json() == {
+        "status": "ok",
+        "checks": {"database": "ok", "dispatcher": "ok", "redis": "ok", "disk": "ok"},
+    }
     assert ready.status_code == 200
     with committed() as cursor:
         moves.renew_lease(cursor, workshop.dispatcher, 1, -1.0, "{}")

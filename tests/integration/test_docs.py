@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from everythingfaas.status import moves_table
 from tests.live import ROOT, Appliance
 
@@ -18,14 +20,24 @@ def test_the_table_of_states_is_that_of_the_code() -> None:
     assert match[1] == moves_table()
 
 
-def test_the_readmes_sample_prints_what_it_says(appliance: Appliance, tmp_path: Path) -> None:
-    samples = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(samples) == 1
-    source, output = samples[0]
-    script = tmp_path / "sample.py"
-    script.write_text(source.replace("http://127.0.0.1:8000", appliance.url))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == output
+PAGES = ("README.md", "docs/api.md", "docs/client.md", "library/README.md")
+
+
+def samples(page: str) -> list[tuple[str, str | None]]:
+    """Each piece of Python, and what is shown to come of it."""
+    found = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", (ROOT / page).read_text(), re.DOTALL)
+    return [(source, output or None) for source, output in found]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_samples_print_what_they_say(page: str, appliance: Appliance, tmp_path: Path) -> None:
+    assert samples(page)
+    for number, (source, output) in enumerate(samples(page)):
+        script = tmp_path / f"sample{number}.py"
+        script.write_text(re.sub(r"http://(127\.0\.0\.1|lab):8000", appliance.url, source))
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert output is None or done.stdout == output
 
 
 def test_the_readme_is_short() -> None:
