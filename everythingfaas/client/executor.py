@@ -11,6 +11,7 @@ has not been sent when the interpreter ends is sent first.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import threading
@@ -96,7 +97,8 @@ class Executor(concurrent.futures.Executor):
         self._outbox: dict[RemoteFuture, _Item] = {}
         self._sending = False
         self._in_flight = 0
-        self._shut = False
+        self._calling_off = 0  # who asks the service something, beside the sender
+        self._shut = self._is_closed = False
         self._inbox: Inbox | None = None
         self._sender: threading.Thread | None = None
 
@@ -226,7 +228,8 @@ class Executor(concurrent.futures.Executor):
         """The calls of the next request; None: there will be none."""
         with self._changed:
             while not (self._outbox and self._room()):
-                if self._shut and not self._outbox and not self._in_flight:
+                if self._shut and not (self._outbox or self._in_flight or self._calling_off):
+                    self._is_closed = True
                     return None
                 self._changed.wait()
             part: list[_Item] = []
@@ -336,7 +339,8 @@ class Executor(concurrent.futures.Executor):
             return future.cancelled()
         assert self.batch_id is not None
         try:
-            return cancel_remote(self._link, self._verbs, self.batch_id, future, force)
+            with self._connected() as is_connected:
+                return is_connected and cancel_remote(self._link, self._verbs, self.batch_id, future, force)
         except FaasError:
             return False
 
@@ -355,10 +359,23 @@ class Executor(concurrent.futures.Executor):
         with self._changed:
             while self._sending:
                 self._changed.wait()
-        if self.batch_id is None or not self._in_flight:
-            return
         tasks = None if futures is None else [future.task_id for future in futures if future.task_id is not None]
-        self._link.run(self._verbs.cancel_batch(self.batch_id, tasks, running=False))
+        with self._connected() as is_connected:
+            if is_connected and self.batch_id is not None and self._in_flight:
+                self._link.run(self._verbs.cancel_batch(self.batch_id, tasks, running=False))
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[bool]:
+        """Whether there is a connection, which the end of the last call does not close meanwhile."""
+        with self._changed:
+            is_connected = not self._is_closed
+            self._calling_off += is_connected
+        try:
+            yield is_connected
+        finally:
+            with self._changed:
+                self._calling_off -= is_connected
+                self._changed.notify_all()
 
 
 def _result_of(future: RemoteFuture, timeout: float | None) -> Any:
