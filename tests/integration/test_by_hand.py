@@ -67,7 +67,7 @@ def test_server_and_dispatcher(server: tuple[str, ...], tmp_path: Path) -> None:
         ready = until(lambda: (answer := answers(f"{url}/readyz")).status_code == 200 and answer)
         assert ready.json() == {
             "status": "degraded",
-            "checks": {"database": "ok", "dispatcher": "ok", "redis": "down"},
+            "checks": {"database": "ok", "dispatcher": "ok", "redis": "down", "disk": "ok"},
         }
     assert dispatcher.returncode == 0
 
