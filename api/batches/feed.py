@@ -94,7 +94,7 @@ class Feed:
         self.name = secrets.token_urlsafe(6)
         self.size = 0  #: tasks that it knows of
         self.readers = 0
-        self.idle_since = 0.0
+        self.idle_since = 0.0  #: since it has had no reader; only where it is open
         self.pending: dict[bytes, int] = {}
         # Twenty bytes for each that has ended: there may be a million.
         self._numbers = array("I")
@@ -187,6 +187,7 @@ class Feeds:
         self._is_told = is_told
         self._feeds: dict[UUID, Feed] = {}
         self._opening: dict[UUID, asyncio.Task[Feed]] = {}
+        self._grown: set[UUID] = set()  # of those that are being opened: while they were
         self._of: dict[bytes, Feed] = {}  # whose a pending task is
         self._unknown: OrderedDict[bytes, None] = OrderedDict()
         self._alarm: asyncio.TimerHandle | None = None
@@ -242,7 +243,9 @@ class Feeds:
 
     def grew(self, batch: UUID) -> None:
         """Somebody has added tasks to `batch`."""
-        if batch in self._feeds:
+        if batch in self._opening:
+            self._grown.add(batch)
+        elif batch in self._feeds:
             self.look()
 
     def look(self) -> None:
@@ -289,7 +292,10 @@ class Feeds:
             raise
         finally:
             del self._opening[batch]
-        feed.idle_since = self._loop.time()
+            feed.idle_since = self._loop.time()
+            if batch in self._grown:
+                self._grown.remove(batch)
+                self._loop.call_soon(self.look)
         return feed
 
     async def _read_members(self, feed: Feed) -> None:
@@ -324,6 +330,8 @@ class Feeds:
         began = self._loop.time()
         try:
             for feed in list(self._feeds.values()):
+                if feed.batch in self._opening:
+                    continue  # it is looked at already, and has no reader yet
                 idle_s = 0.0 if feed.readers else began - feed.idle_since
                 if idle_s < 2 * LOOK_ALTHOUGH_TOLD_S:
                     await self._read_members(feed)
