@@ -124,7 +124,7 @@ def essence(slot: Slot) -> dict[str, Any]:
     slot.printed = b""
     slot.start(dill.dumps(sleep, recurse=True), dill.dumps(((), {})))
     slot.until(lambda events: any(isinstance(event, OutputChunk) for event in events))
-    slot.pool.kill(0, Outcome.DEADLINE, time.monotonic())
+    slot.pool.kill(0, "task", 1, Outcome.DEADLINE, time.monotonic())
     said["killed"] = slot.done().outcome.name
     said["wire"] = wire()
     said["modules"] = modules()
@@ -141,7 +141,8 @@ def modules() -> int:
     imported = 0
     for package in (everythingfaas, worker):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if "management" not in module.name and not module.name.endswith((".cli", ".__main__")):
+            of_others = module.name.startswith(("everythingfaas.client", "everythingfaas.commands"))
+            if not of_others and "management" not in module.name and not module.name.endswith((".cli", ".__main__")):
                 importlib.import_module(module.name)
                 imported += 1
     return imported
