@@ -51,6 +51,23 @@ class ShutdownCases(RemoteMixin, test_shutdown.ExecutorShutdownTest, BaseTestCas
     @unittest.skip(BY_NAME)
     def test_hang_gh83386(self) -> None: ...
 
+    def test_cancel_futures(self) -> None:
+        """As it is, but the shutdown waits for the first call: the case asks that one was not called off, and calling
+        off all of them may take a service less time than to begin one."""
+        futures: list[Any] = []
+        submit, shutdown = self.executor.submit, self.executor.shutdown
+
+        def noted(*call: Any) -> Any:
+            futures.append(submit(*call))
+            return futures[-1]
+
+        def after_the_first(**options: Any) -> None:
+            futures[0].result()
+            shutdown(**options)
+
+        self.executor.submit, self.executor.shutdown = noted, after_the_first
+        super().test_cancel_futures()
+
 
 if __name__ == "__main__":
     support.use_resources = None  # all of them
