@@ -238,6 +238,18 @@ def test_what_has_not_been_sent_is_cancelled_here(faas: Appliance):
         assert first.result() is None
 
 
+def test_shutdown_calls_off_what_has_not_begun(faas: Appliance, client: Client):
+    executor = Executor(faas.url)
+    futures = [executor.submit(time.sleep, 0.5) for _ in range(50)]
+    until(lambda: "RUNNING" in [client.status(one.task_id) for one in futures[:2] if one.task_id])
+    executor.shutdown(cancel_futures=True)
+    assert all(future.done() for future in futures)
+    assert sum(future.cancelled() for future in futures) > 20
+    ran = [future for future in futures if not future.cancelled()]
+    assert ran
+    assert [future.result() for future in ran] == [None] * len(ran)
+
+
 def test_asyncio_awaits_its_futures(executor: Executor):
     async def main() -> list[int]:
         return await asyncio.gather(*(asyncio.wrap_future(executor.submit(triple, x)) for x in range(10)))
