@@ -65,7 +65,7 @@ class LocalLink:
         self._perform(self._session.drain(now=now), now)
 
     def kill(self, now: float) -> None:
-        self._perform(self._session.kills(), now)
+        self._perform(self._session.kill_all(), now)
 
     def close(self) -> None:
         self._pool.close()

@@ -35,6 +35,7 @@ class Lines:
         self.running: dict[int, Key] = {}  #: what each slot is at, by slot
         self._behind: dict[int, dict[Key, float]] = {slot: {} for slot in range(slots)}  # and how long it may take
         self._work_s = dict.fromkeys(range(slots), 0.0)  # how long all that a slot has may take
+        self._asked: set[int] = set()  # slots whose lines have been asked for
         self._owners: dict[int, str] = {}
         self._run_s: dict[str, float] = {}
 
@@ -48,13 +49,16 @@ class Lines:
         return any(self._behind.values())
 
     def behind(self) -> Iterator[int]:
-        """The slots that have something in line, and are not known to be held up."""
-        return (slot for slot, line in self._behind.items() if line and self._work_s[slot] < math.inf)
+        """The slots that have something in line which was not asked for yet."""
+        return (slot for slot, line in self._behind.items() if line and slot not in self._asked)
 
     def ready(self, slot: int) -> None:
-        """The slot is free."""
-        self.running.pop(slot, None)
+        """The slot was free when its pool said so. If it has been given something since, it is not, and the end of that
+        is followed by another word."""
+        if slot in self.running or self._behind[slot]:
+            return
         self._work_s[slot] = 0.0
+        self._asked.discard(slot)
         if slot not in self._idle:
             self._idle.append(slot)
 
@@ -73,6 +77,7 @@ class Lines:
         if best is None or not self._takes(best, job.owner, expected_s):
             return None
         self._behind[best][key] = expected_s
+        self._asked.discard(best)
         self._work_s[best] += expected_s
         return best
 
@@ -82,6 +87,7 @@ class Lines:
 
     def done(self, slot: int, key: Key) -> None:
         """What the slot was at has ended, or has not begun after all."""
+        self._behind[slot].pop(key, None)
         if self.running.get(slot) == key:
             del self.running[slot]
             if self._work_s[slot] < math.inf:
@@ -97,6 +103,11 @@ class Lines:
         """What the slot is at lasts longer than was believed, or its process ends: nothing is to wait for it."""
         self._work_s[slot] = math.inf
 
+    def ask_back(self, slot: int) -> None:
+        """Its line is asked for."""
+        self.hold_up(slot)
+        self._asked.add(slot)
+
     def ran(self, function: str, elapsed_s: float) -> None:
         known = self._run_s.pop(function, None)
         self._run_s[function] = elapsed_s if known is None else known + RUN_WEIGHT * (elapsed_s - known)
@@ -106,6 +117,7 @@ class Lines:
     def clear(self) -> None:
         """Nothing that was given out counts any more."""
         self.running.clear()
+        self._asked.clear()
         for line in self._behind.values():
             line.clear()
 

@@ -82,12 +82,12 @@ class WorkerLoop:
         now = self._clock()
         drained_by = math.inf if self._drain_s is None else now + self._drain_s
         self._perform(self._session.drain(now=now), now)
-        busy = len(self._session.kills())
+        busy = self._session.busy
         if busy:
             log.info("stopping when %d running tasks have ended; stop again to kill them", busy)
         while self._over is None and self._stops < 2 and self._clock() < drained_by:
             self._turn(poller, until=drained_by)
-        self._perform(self._session.kills(), self._clock())
+        self._perform(self._session.kill_all(), self._clock())
         flushed_by = self._clock() + FLUSH_S
         while self._over is None and self._clock() < flushed_by:
             self._turn(poller, until=flushed_by)

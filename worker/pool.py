@@ -516,13 +516,17 @@ class SlotPool:
         if process.doomed == UNREADABLE:
             return
         try:
-            for frame in process.receive():
-                answer, run = parse_answer(frame), slot.run
-                if run is None or answer.run != run.number or run.verdict is not None:
-                    return
-                self._printed(slot, process.drain_output())
-                slot.runs.popleft()
-                self._events.append(run.completed(answer, now))
+            while frames := process.receive():
+                for frame in frames:
+                    answer, run = parse_answer(frame), slot.run
+                    if run is None or answer.run != run.number or run.verdict is not None:
+                        return
+                    if run.begun is None:
+                        self._begin(slot, now)
+                    if answer.printed or len(slot.runs) == 1:
+                        self._printed(slot, process.drain_output())
+                    slot.runs.popleft()
+                    self._events.append(run.completed(answer, now))
         except ProtocolError as exc:
             log.warning("slot %d: %s", slot.index, exc)
 

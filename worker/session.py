@@ -239,10 +239,21 @@ class WorkerSession:
     def is_registered(self) -> bool:
         return self._welcome is not None
 
-    def kills(self) -> list[KillSlot]:
-        """What ends all that runs and that nobody has asked to kill: the worker stops."""
-        running = self._lines.running.items()
-        return [KillSlot(slot, *key, Outcome.STOPPED) for slot, key in running if self._held[key].killing is None]
+    @property
+    def busy(self) -> int:
+        """How many slots are at something."""
+        return len(self._lines.running)
+
+    def kill_all(self) -> list[Action]:
+        """Ends all that runs and that nobody has asked to kill: the worker stops."""
+        actions: list[Action] = []
+        for slot, key in self._lines.running.items():
+            if self._held[key].killing is None:
+                actions.append(KillSlot(slot, *key, Outcome.STOPPED))
+        for held in self._held.values():
+            if held.report is None and (held.slot is not None or held.behind is not None):
+                held.killing = held.killing or Outcome.STOPPED  # of those in line, when they begin all the same
+        return actions
 
     def next_deadline(self) -> float:
         """When `expire` has something to do, if nothing else happens before."""
@@ -437,8 +448,8 @@ class WorkerSession:
     def _slot_begun(self, event: SlotBegun, now: float) -> list[Action]:
         key = (event.task, event.attempt)
         held = self._held.get(key)
-        if held is None:
-            return []
+        if held is None:  # it was dropped while it lay in line
+            return [KillSlot(event.slot, *key, Outcome.LOST)]
         self._lines.begun(event.slot, key)
         held.slot, held.behind, held.begun_at = event.slot, None, now
         self._assigned_at = now
@@ -453,11 +464,12 @@ class WorkerSession:
         if held is None or held.report is not None:
             return []
         held.slot = held.behind = held.begun_at = None
+        held.begin_told = False
         if held.killing is not None:
             self._end(key, held, SlotDone(-1, *key, held.killing), now)
             return []
         if self._draining:
-            return self._give_back([key])
+            return self._give_back([key]) + self._leave_when_empty()
         self._queue.appendleft(key)
         return self._assign(now)
 
@@ -570,7 +582,7 @@ class WorkerSession:
         """Takes back what is in line behind a run that turns out to be long."""
         late = [slot for slot in self._lines.behind() if now >= self._retract_at(slot)]
         for slot in late:
-            self._lines.hold_up(slot)
+            self._lines.ask_back(slot)
         return [RetractJobs(slot) for slot in late]
 
     def _retract_at(self, slot: int) -> float:

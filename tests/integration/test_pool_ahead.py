@@ -15,7 +15,7 @@ import dill
 import pytest
 
 from everythingfaas.status import Outcome
-from tests.integration.test_pool import Driver, make_job, start_pool
+from tests.integration.test_pool import Driver, is_dead, make_job, start_pool
 from tests.live import until
 from worker.events import OutputChunk, PoolEvent, SlotBegun, SlotDone, SlotReady, SlotReturned
 
@@ -135,6 +135,30 @@ def test_a_death_is_nobody_elses(slots: Driver, end: Callable[[], None]) -> None
     assert returned(seen) == ["c", "b"]
     line_up(slots, lambda: 1)
     assert results(slots.until(is_free)) == {"a": 1}
+
+
+def test_answers_that_lie_unread_when_a_process_dies_are_heard(slots: Driver, tmp_path: Path) -> None:
+    """The supervisor was busy meanwhile, and learns of the death by sending another job."""
+    gone = tmp_path / "gone"
+
+    def crash(name: str = str(gone)) -> None:
+        import os
+
+        os.write(1, b"last words")
+        open(name, "w").close()
+        os._exit(3)
+
+    line_up(slots, lambda: 1, lambda: b"x" * 100_000, crash)
+    until(lambda: gone.exists())
+    pid = slots.pool.pid(0)
+    assert pid is not None
+    until(lambda: is_dead(pid))
+    slots.pool.run(make_job(lambda: 2, task="d"), 0, time.monotonic())
+    seen = slots.until(is_free)
+    assert results(seen) == {"a": 1, "b": b"x" * 100_000, "c": Outcome.DIED}
+    assert begun(seen) == ["a", "b", "c"]
+    assert printed(seen) == {"c": b"last words"}
+    assert returned(seen) == ["d"]
 
 
 def test_nothing_begins_in_a_process_that_is_not_as_it_was(slots: Driver) -> None:

@@ -69,7 +69,7 @@ def test_who_holds_up_others_gets_nobody_behind_until_it_is_done() -> None:
     lines.place(("a", 1), a_job())
     lines.place(("b", 1), a_job())
     assert list(lines.behind()) == [0]
-    lines.hold_up(0)
+    lines.ask_back(0)
     assert list(lines.behind()) == []
     lines.returned(0, ("b", 1))
     assert placed(lines, a_job()) == [None]
@@ -94,7 +94,7 @@ def test_one_that_began_although_it_was_to_come_back_is_what_runs() -> None:
     lines = lines_that_know(slots=1)
     lines.place(("a", 1), a_job())
     lines.place(("b", 1), a_job())
-    lines.hold_up(0)
+    lines.ask_back(0)
     lines.done(0, ("a", 1))
     lines.begun(0, ("b", 1))
     assert lines.running == {0: ("b", 1)}
