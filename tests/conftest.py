@@ -36,6 +36,12 @@ from everythingfaas import no_pickles
 _SERVER = {"api", "dispatcher", "faas_project"}
 
 
+# Whoever runs this by nohup, or in the background of a script, has it ignore what some of the tests send.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
+
+
 def _found(name: str) -> None:
     """Tests are clients as well, and open results; what ends them is a server that does, in the same process."""
     frame: FrameType | None = sys._getframe()
